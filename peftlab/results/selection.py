@@ -1,0 +1,79 @@
+"""Which learning rate goes on: chosen on the development split, never on the reported one.
+
+A *cell* is everything with the same encoder, task and method. All its rates are run at one seed;
+the rate with the best development score is run at the other seeds, and only its runs are reported.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from peftlab.results.record import Record
+
+
+class Cell(NamedTuple):
+    """What a row of a result table is about."""
+
+    encoder: str
+    random_weights: bool
+    task: str
+    limits: tuple[tuple[str, int], ...]
+    label: str
+
+
+def cell_of(record: Record) -> Cell:
+    """Return the cell that a record belongs to."""
+    settings = record.settings
+    label = settings.method_label or str(settings.method.get("name"))
+    limits = tuple(sorted(settings.limits.items()))
+    return Cell(settings.encoder, settings.random_weights, settings.task, limits, label)
+
+
+def cells(records: Iterable[Record]) -> dict[Cell, list[Record]]:
+    """Group records by cell, in the order in which the cells first come."""
+    groups: dict[Cell, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[cell_of(record)].append(record)
+    return dict(groups)
+
+
+def best_rate(records: Iterable[Record]) -> Record | None:
+    """Return the record with the best development score; of equal ones, the lower rate.
+
+    Args:
+        records: Runs of one cell at one seed; failed ones are passed over.
+
+    Returns:
+        The best, or None if none succeeded.
+    """
+    good = [r for r in records if r.status == "ok"]
+    return max(
+        good,
+        key=lambda r: (r.score("dev"), -(r.settings.learning_rate or 0.0)),
+        default=None,
+    )
+
+
+def selected(records: Iterable[Record]) -> list[Record]:
+    """Keep, of each cell, the runs at the selected rate, one a seed, in order of seed.
+
+    The tuning seed is the one at which most rates were run, the lowest of those.
+
+    Args:
+        records: Of one or more cells.
+    """
+    kept: list[Record] = []
+    for group in cells(records).values():
+        by_seed: dict[int, list[Record]] = defaultdict(list)
+        for record in group:
+            by_seed[record.settings.seed].append(record)
+        tuning = max(by_seed, key=lambda seed: (len(by_seed[seed]), -seed))
+        best = best_rate(by_seed[tuning])
+        if best is None:
+            continue
+        rate = best.settings.learning_rate
+        runs = (r for r in group if r.status == "ok" and r.settings.learning_rate == rate)
+        kept += sorted(runs, key=lambda r: r.settings.seed)
+    return kept

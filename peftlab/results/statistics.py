@@ -1,0 +1,251 @@
+"""What may be said from a few seeds and a finite test set: means, intervals, differences, ties.
+
+The bootstrap here has two levels: it resamples seeds and test examples, both paired between the two
+methods that are compared. Every interval is for one comparison; a table with many of them holds
+some that miss by chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peftlab.errors import RecordError
+from peftlab.results.record import Record
+from peftlab.results.selection import Cell, cells, selected
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+Array = NDArray[np.float64]
+Verdict = Literal["better", "worse", "tie"]
+Level = Literal["seeds and examples", "seeds", "examples"]
+RESAMPLES = 10_000
+BLOCK = 2_000_000  # random numbers held at once
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its confidence interval.
+
+    Attributes:
+        estimate, low, high: In the unit of the metric (a fraction for most); low and high are NaN
+            where one number is all there is.
+        over: What was taken as random: seeds, test examples, or both.
+        n: Number of seeds.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    over: Level
+    n: int
+
+    @property
+    def verdict(self) -> Verdict:
+        """For a difference: ``"tie"`` unless the interval lies on one side of 0."""
+        if self.low > 0:
+            return "better"
+        return "worse" if self.high < 0 else "tie"
+
+
+def seed_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Return mean and Student's t interval over seeds: ``mean ± t · sd / √n`` (NaN for one seed).
+
+    Args:
+        values: One score, or one paired difference, a seed.
+        confidence: Of the interval.
+    """
+    from scipy.stats import t
+
+    n = len(values)
+    mean = float(np.mean(values))
+    if n < 2:
+        return Interval(mean, float("nan"), float("nan"), "seeds", n)
+    half = float(t.ppf((1 + confidence) / 2, n - 1)) * float(np.std(values, ddof=1)) / n**0.5
+    return Interval(mean, mean - half, mean + half, "seeds", n)
+
+
+def bootstrap(
+    scores: Array,
+    baseline: Array | None = None,
+    *,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Return a mean, or a paired difference of means, with an interval over seeds and examples.
+
+    With ``D = scores − baseline``, each resample draws seeds s and examples e independently and
+    takes the mean of D[s, e] (the pigeonhole bootstrap of crossed factors: Owen, 2007, The
+    pigeonhole bootstrap). Of S seeds it draws S − 1, which makes the variance of the mean over few
+    seeds right instead of too small by (S − 1)/S (Rao and Wu, 1988, Resampling inference with
+    complex survey data). The interval is the percentile one; with one seed it is over examples only.
+
+    Args:
+        scores: [seeds, examples], in the same order of rows for every seed.
+        baseline: The same shape, paired by seed and example; None compares with 0.
+        confidence: Of the interval.
+        resamples: Number of draws.
+        seed: Of the draws.
+
+    Raises:
+        RecordError: The two are not of the same shape, or empty.
+    """
+    if baseline is not None and baseline.shape != scores.shape:
+        raise RecordError(
+            f"Scores of shape {scores.shape} and {baseline.shape} cannot be paired: compare runs "
+            "of the same seeds on the same rows."
+        )
+    if scores.ndim != 2 or scores.size == 0:
+        raise RecordError(f"A bootstrap needs scores [seeds, examples], not {scores.shape}.")
+    difference = scores if baseline is None else scores - baseline
+    n_seeds, n_examples = difference.shape
+    random = np.random.default_rng(seed)
+    drawn = max(n_seeds - 1, 1)
+    means: list[Array] = []
+    block = max(1, BLOCK // n_examples)
+    for start in range(0, resamples, block):
+        size = min(block, resamples - start)
+        # How often each seed and each example is drawn, instead of which: sums stay matrix products.
+        of_seeds = random.multinomial(drawn, np.full(n_seeds, 1 / n_seeds), size) / drawn
+        of_examples = random.multinomial(n_examples, np.full(n_examples, 1 / n_examples), size)
+        means.append(np.sum((of_seeds @ difference) * of_examples, axis=1) / n_examples)
+    tail = 50 * (1 - confidence)
+    low, high = np.percentile(np.concatenate(means), [tail, 100 - tail])
+    over: Level = "seeds and examples" if n_seeds > 1 else "examples"
+    return Interval(float(difference.mean()), float(low), float(high), over, n_seeds)
+
+
+def score(records: Sequence[Record], split: str = "test", confidence: float = 0.95) -> Interval:
+    """Return the mean main metric of runs that differ only in the seed, with its interval.
+
+    Over seeds and examples where the metric is the mean of the example scores; else (F1,
+    correlations) over seeds.
+
+    Args:
+        records: At least one, all ok.
+        split: Split or transfer task.
+        confidence: Of the interval.
+    """
+    examples = _examples(records, split)
+    if examples is not None:
+        return bootstrap(examples, confidence=confidence)
+    return seed_interval([r.score(split) for r in records], confidence)
+
+
+def difference(
+    records: Sequence[Record],
+    baseline: Sequence[Record],
+    split: str = "test",
+    confidence: float = 0.95,
+) -> Interval:
+    """Return ``records − baseline`` in the main metric, paired by seed (and by example if it can).
+
+    A baseline that has one run only because nothing in it is random (a majority class) is paired
+    with every seed.
+
+    Args:
+        records: Runs of one cell.
+        baseline: Runs of another cell of the same task.
+        split: Split or transfer task.
+        confidence: Of the interval.
+
+    Raises:
+        RecordError: They share no seed.
+    """
+    left = {r.settings.seed: r for r in records}
+    right = {r.settings.seed: r for r in baseline}
+    if len(right) == 1 and trains_nothing(baseline[0]):
+        right = dict.fromkeys(left, baseline[0])
+    elif len(left) == 1 and trains_nothing(records[0]):
+        left = dict.fromkeys(right, records[0])
+    shared = sorted(left.keys() & right.keys())
+    if not shared:
+        raise RecordError(
+            f"Runs of seeds {sorted(left)} and {sorted(right)} cannot be paired: run both at the "
+            "same seeds."
+        )
+    a, b = [left[s] for s in shared], [right[s] for s in shared]
+    ours, theirs = _examples(a, split), _examples(b, split)
+    if ours is not None and theirs is not None:
+        return bootstrap(ours, theirs, confidence=confidence)
+    return seed_interval(
+        [x.score(split) - y.score(split) for x, y in zip(a, b, strict=True)], confidence
+    )
+
+
+def summarise(
+    records: Iterable[Record], baseline: str = "full", split: str = "test"
+) -> DataFrame:
+    """Return the result table: one row a cell, with interval, difference to a baseline and verdict.
+
+    Args:
+        records: Of an experiment, all rates and seeds; the selected runs are kept.
+        baseline: Label of the method to compare with; a cell without it has no difference.
+        split: Split or transfer task; runs without it are left out.
+
+    Returns:
+        Columns ``encoder, random_weights, task, method, metric, learning_rate, seeds, mean, sd,
+        low, high, difference, difference_low, difference_high, verdict, over``.
+    """
+    import pandas as pd
+
+    groups = cells(r for r in selected(records) if split in r.metrics)
+    rows = [_row(cell, group, groups, baseline, split) for cell, group in groups.items()]
+    return pd.DataFrame(rows)
+
+
+def _row(
+    cell: Cell,
+    group: list[Record],
+    groups: dict[Cell, list[Record]],
+    baseline: str,
+    split: str,
+) -> dict[str, object]:
+    """Return one row of :func:`summarise`."""
+    values = [r.score(split) for r in group]
+    mean = score(group, split)
+    row: dict[str, object] = {
+        "encoder": cell.encoder,
+        "random_weights": cell.random_weights,
+        "task": cell.task,
+        "method": cell.label,
+        "metric": group[0].main_metric,
+        "learning_rate": group[0].settings.learning_rate,
+        "seeds": len(group),
+        "mean": mean.estimate,
+        "sd": float(np.std(values, ddof=1)) if len(values) > 1 else float("nan"),
+        "low": mean.low,
+        "high": mean.high,
+    }
+    other = groups.get(cell._replace(label=baseline))
+    if other is not None and cell.label != baseline:
+        change = difference(group, other, split)
+        row |= {
+            "difference": change.estimate,
+            "difference_low": change.low,
+            "difference_high": change.high,
+            "verdict": change.verdict,
+        }
+    return row | {"over": mean.over}
+
+
+def trains_nothing(record: Record) -> bool:
+    """Say whether a run is a control that has no learning rate, so that its seed means nothing."""
+    return record.settings.learning_rate is None
+
+
+def _examples(records: Sequence[Record], split: str) -> Array | None:
+    """Return example scores [seeds, examples] if the main metric is their mean, else None."""
+    rows = [record.example_scores.get(split, []) for record in records]
+    if not rows or not rows[0] or len({len(row) for row in rows}) > 1:
+        return None
+    for record, row in zip(records, rows, strict=True):
+        if abs(float(np.mean(row)) - record.score(split)) > 1e-6:
+            return None
+    return np.array(rows, dtype=np.float64)

@@ -1,0 +1,187 @@
+"""Where a number was measured: processor, memory, GPU, versions, commit.
+
+Read from the system when asked; nothing here is measured and nothing identifies a person or host.
+What the machine is goes into every record, because a time without it means little.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "numpy",
+    "scikit-learn",
+    "safetensors",
+    "adapters",
+    "peft",
+)
+# The instruction sets that decide how fast matrices are multiplied, as Linux spells them.
+FLAGS = (
+    "avx2",
+    "fma",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_bf16",
+    "amx_int8",
+    "amx_tile",
+    "asimd",
+    "sve",
+    "bf16",
+)
+# What nvidia-smi is asked for → our name, with the unit that it prints, and type.
+GPU_FIELDS: dict[str, tuple[str, type]] = {
+    "name": ("name", str),
+    "driver_version": ("driver", str),
+    "memory.total": ("memory_mib", float),
+    "power.limit": ("power_limit_w", float),
+    "clocks.sm": ("clock_mhz", float),
+    "clocks.mem": ("memory_clock_mhz", float),
+    "clocks.max.sm": ("max_clock_mhz", float),
+    "temperature.gpu": ("temperature_c", float),
+}
+
+
+def describe() -> dict[str, Any]:
+    """Describe this machine as plain JSON types.
+
+    Returns:
+        ``cpu`` (model name), ``cores`` (that this process may use), ``memory_gib``, ``cpu_flags``
+        (instruction sets that matter for matrices), ``system``, ``torch_threads``, and ``gpu``: the
+        GPU that torch would use with driver, power limit and clocks at this moment, or None.
+    """
+    import torch
+
+    return {
+        **_processor(),
+        "torch_threads": torch.get_num_threads(),
+        "gpu": gpu() if torch.cuda.is_available() else None,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, peftlab and the installed packages that results depend on."""
+    from peftlab import __version__
+
+    found = {"python": platform.python_version(), "peftlab": __version__}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def _commit() -> tuple[str | None, bool | None]:
+    """Ask git about the folder that peftlab's source is in."""
+    package = Path(__file__).resolve().parents[1]
+    # An installed copy inside somebody's repository is not that repository's commit.
+    if _output("git", "-C", str(package), "ls-files", "--error-unmatch", "__init__.py") is None:
+        return None, None
+    commit = _output("git", "-C", str(package), "rev-parse", "HEAD")
+    changes = _output("git", "-C", str(package), "status", "--porcelain", "--", ".")
+    return commit, None if changes is None else bool(changes)
+
+
+def git() -> dict[str, Any]:
+    """Return the ``commit`` of peftlab's source and whether the package is ``dirty``.
+
+    Both are None where peftlab does not run from its git repository. Only the package's own files
+    count as changes: new records beside it do not. Asked once a process.
+    """
+    commit, dirty = _commit()
+    return {"commit": commit, "dirty": dirty}
+
+
+def gpu(index: int = 0) -> dict[str, Any]:
+    """Describe a GPU: name and memory from torch, the rest from ``nvidia-smi`` where it exists.
+
+    Args:
+        index: As torch counts the GPUs.
+
+    Returns:
+        ``name``, ``driver``, ``memory_mib``, ``power_limit_w``, clocks in MHz, ``temperature_c``
+        (the last ones None where the driver hides them), ``cuda`` and ``count``.
+    """
+    import torch
+
+    properties = torch.cuda.get_device_properties(index)
+    found: dict[str, Any] = {
+        "name": properties.name,
+        "memory_mib": properties.total_memory / 2**20,
+        "cuda": torch.version.cuda,
+        "count": torch.cuda.device_count(),
+    }
+    # torch obeys CUDA_VISIBLE_DEVICES and nvidia-smi does not: the uuid is the same for both.
+    uuid = getattr(properties, "uuid", None)
+    which = f"GPU-{uuid}" if uuid is not None else str(index)
+    line = _output(
+        "nvidia-smi",
+        f"--id={which}",
+        f"--query-gpu={','.join(GPU_FIELDS)}",
+        "--format=csv,noheader,nounits",
+    )
+    if line is not None:
+        found |= parse_gpu(line)
+    return found
+
+
+def parse_gpu(line: str) -> dict[str, Any]:
+    """Turn one line of ``nvidia-smi``'s csv into named values; what the driver hides is None."""
+    found: dict[str, Any] = {}
+    for (name, kind), text in zip(GPU_FIELDS.values(), line.split(","), strict=True):
+        try:
+            found[name] = kind(text.strip())
+        except ValueError:
+            found[name] = None
+    return found
+
+
+@cache
+def _processor() -> dict[str, Any]:
+    """Describe what does not change while a process runs."""
+    info: dict[str, str] = {}
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            key, _, value = line.partition(":")
+            info.setdefault(key.strip(), value.strip())
+    name = info.get("model name") or _output("sysctl", "-n", "machdep.cpu.brand_string")
+    present = set((info.get("flags") or info.get("Features") or "").split())
+    usable = getattr(os, "sched_getaffinity", None)
+    return {
+        "cpu": name or platform.processor() or platform.machine(),
+        "cores": len(usable(0)) if usable else os.cpu_count(),
+        "memory_gib": _memory_gib(),
+        "cpu_flags": [flag for flag in FLAGS if flag in present],
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _memory_gib() -> float | None:
+    """Return the machine's memory in GiB, or None where the system does not say."""
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _output(*command: str) -> str | None:
+    """Return what a command prints, or None if it is missing or fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

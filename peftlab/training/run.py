@@ -1,0 +1,170 @@
+"""One run from a built model to a record: train, score the test split and the transfer tasks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftlab.tasks.base import Task
+from peftlab.timing import machine
+from peftlab.timing.phases import Phases
+from peftlab.training.evaluation import evaluate
+from peftlab.training.loop import Trained, added, fit
+from peftlab.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from peftlab.model import Model
+    from peftlab.results.record import CurvePoint, Record, RunSettings
+
+#: A record keeps at most this many points of a curve; longer ones are averaged in blocks.
+CURVE_POINTS = 250
+
+
+def train(
+    model: Model,
+    task: Task | None = None,
+    settings: TrainSettings | None = None,
+    *,
+    transfer: Sequence[Task] = (),
+    folder: str | Path | None = None,
+    experiment: str = "",
+    label: str = "",
+    clock: Phases | None = None,
+    show_progress: bool | None = None,
+    **changes: Any,
+) -> Record:
+    """Train a model on a task, score it, and return the record of the run.
+
+    The test split is scored once, after training; the development split selects. Taught in the
+    chapter on full fine-tuning.
+
+    Args:
+        model: Is trained in place.
+        task: Where the rows come from; by default the task that the model was made for.
+        settings: Every knob of the loop.
+        transfer: Tasks with the same labels, such as other languages, to score afterwards.
+        folder: Where checkpoints go. A run that was killed continues from there; the folder is
+            emptied of them when the run is done.
+        experiment: Name of the experiment that the run belongs to.
+        label: What tables call the method; by default its name.
+        clock: Has timed the loading already, if it is given.
+        show_progress: Whether to draw a progress bar.
+        **changes: Single settings that differ from ``settings``, for example
+            ``learning_rate=3e-4``.
+
+    Returns:
+        Settings, metrics, curve, times by phase, machine and versions.
+
+    Raises:
+        SettingsError: A setting is unknown or cannot work.
+        DataError: A split is empty or a transfer task has other labels.
+        NonFiniteLossError: The loss became infinite or not a number.
+        OutOfMemoryError: The device has too little memory for the batch.
+        CheckpointError: The folder holds the checkpoint of another run.
+    """
+    from peftlab.model import summary
+    from peftlab.results.record import Git, Parameters, Record, Sizes, Tokens
+
+    task = task or model.task
+    settings = settings_with(settings or TrainSettings(), changes)
+    clock = clock or Phases()
+    asked = run_settings(model, task, settings, transfer, label)
+    counts = summary(model)
+    place = Path(folder) if folder is not None else None
+    trained = fit(
+        model, task, settings, clock=clock, folder=place, key=asked.id, show_progress=show_progress
+    )
+    metrics: dict[str, dict[str, float]] = {}
+    scores: dict[str, list[float]] = {}
+    if trained.evaluations:
+        kept = [e for e in trained.evaluations if e["step"] == trained.best_step]
+        metrics["dev"] = (kept or trained.evaluations)[-1]["metrics"]
+    options: dict[str, Any] = {"max_length": settings.max_length, "precision": settings.precision}
+    for name, each in {"test": task, **{other.name: other for other in transfer}}.items():
+        with clock("test" if name == "test" else "transfer"):
+            scored = evaluate(model, each, **options)
+        metrics[name], scores[name] = scored.metrics, scored.example_scores
+    if place is not None:
+        for file in place.glob("*training.safetensors*"):
+            file.unlink()
+    commit = machine.git()
+    return Record(
+        id=asked.id,
+        experiment=experiment,
+        settings=asked,
+        sizes=Sizes(**{s: len(task.rows(s)) for s in ("train", "dev", "test")}),
+        parameters=Parameters(
+            trainable=counts.trainable,
+            stored=counts.stored,
+            inference=counts.inference,
+            head=counts.head,
+            backbone=counts.backbone,
+        ),
+        metrics=metrics,
+        main_metric=task.main_metric,
+        example_scores=scores,
+        curve=_curve(trained),
+        evaluations=trained.evaluations,
+        best_step=trained.best_step,
+        seconds=added(trained.earlier, clock.seconds()),
+        tokens=Tokens(**trained.tokens),
+        device=model.device.type,
+        precision=trained.precision,
+        machine=machine.describe(),
+        versions=machine.versions(),
+        git=Git(**commit),
+    )
+
+
+def settings_with(settings: TrainSettings, changes: dict[str, Any]) -> TrainSettings:
+    """Return settings with some of them changed.
+
+    Raises:
+        UnknownNameError: There is no such setting.
+    """
+    from peftlab.errors import unknown
+
+    for name in changes:
+        if name not in settings.as_dict():
+            raise unknown("training setting", name, settings.as_dict())
+    return replace(settings, **changes)
+
+
+def run_settings(
+    model: Model, task: Task, settings: TrainSettings, transfer: Sequence[Task], label: str
+) -> RunSettings:
+    """Return what decides a run, as its record says it."""
+    from peftlab.results.record import RunSettings
+
+    return RunSettings(
+        encoder=model.encoder.name,
+        encoder_fingerprint=model.encoder.fingerprint,
+        random_weights=model.encoder.random_weights,
+        task=task.name,
+        limits=task.limits,
+        method=model.method.settings(),
+        method_label=label or model.method.name,
+        training=settings.as_dict(),
+        transfer=[other.name for other in transfer],
+    )
+
+
+def _curve(trained: Trained) -> list[CurvePoint]:
+    from peftlab.results.record import CurvePoint
+
+    block = max(1, math.ceil(len(trained.losses) / CURVE_POINTS))
+    points = []
+    for start in range(0, len(trained.losses), block):
+        losses = trained.losses[start : start + block]
+        last = start + len(losses)
+        points.append(
+            CurvePoint(
+                step=last,
+                loss=math.fsum(losses) / len(losses),
+                learning_rate=trained.rates[last - 1],
+            )
+        )
+    return points
