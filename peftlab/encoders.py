@@ -123,6 +123,7 @@ def describe(backbone: PreTrainedModel) -> Anatomy:
         SettingsError: The layers are not named as BERT's are.
     """
     config: Any = backbone.config
+    encoder: Any = getattr(backbone, "encoder", None)
     try:
         layers = tuple(
             LayerAnatomy(
@@ -138,7 +139,7 @@ def describe(backbone: PreTrainedModel) -> Anatomy:
                 attention_dense=Slot(layer.attention.output, "dense"),
                 output_dense=Slot(layer.output, "dense"),
             )
-            for i, layer in enumerate(backbone.encoder.layer)
+            for i, layer in enumerate(encoder.layer)
         )
         for layer in layers:
             for slot in layer.linears().values():

@@ -21,6 +21,7 @@ from peftlab.methods import sites
 from peftlab.methods.base import Method
 
 if TYPE_CHECKING:
+    from peftlab.checkpoints import Format
     from peftlab.tasks.base import Head, Task
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -129,11 +130,11 @@ class Model(nn.Module):
         self._folded = []
         return self
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, format: Format = "peftlab") -> Path:
         """Save method and head; see :func:`peftlab.checkpoints.save`."""
         from peftlab.checkpoints import save
 
-        return save(self, folder)
+        return save(self, folder, format)
 
 
 def model(

@@ -5,11 +5,13 @@ Jupyter Book reads. The cache is emptied when the package, the records or the ve
 because by itself it looks at the notebook's cells only. Nothing here executes anything.
 
     python -m tools.chapters copy FOLDER [--missing | --first-of-part]
-    python -m tools.chapters keep FOLDER
+    python -m tools.chapters keep FOLDER      outputs into the cache
+    python -m tools.chapters record FOLDER    times and machine into book/chapters.json
 """
 
 import argparse
 import hashlib
+import json
 import os
 import shutil
 import sys
@@ -25,6 +27,7 @@ from nbformat import NotebookNode
 from tools.owner import ROOT
 
 CACHE = ROOT / "_build" / ".jupyter_cache"
+TIMES = ROOT / "book" / "chapters.json"
 INPUTS = ("peftlab", "book/results", "book/experiments", "constraints.txt")
 
 
@@ -128,9 +131,29 @@ def keep(folder: Path) -> None:
         print(f"{spent_here:8.1f} s  {page.relative_to(ROOT)}")
 
 
+def record(folder: Path) -> None:
+    """Write how long the executed copies in ``folder`` took, and on which machine."""
+    from peftlab.timing.machine import describe
+
+    found = describe()
+    row = {
+        "machine": found["gpu"]["name"] if found["gpu"] else found["cpu"],
+        "gpu": found["gpu"] is not None,
+        "mode": os.environ.get("PEFTLAB_MODE", "pocket"),
+    }
+    times = json.loads(TIMES.read_text()) if TIMES.exists() else {}
+    for page in (page for part in notebooks() for page in part):
+        if place(folder, page).exists():
+            executed = nbformat.read(place(folder, page), as_version=4)
+            name = str(page.relative_to(ROOT).with_suffix(""))
+            others = [old for old in times.get(name, []) if row.items() - old.items()]
+            times[name] = [*others, row | {"seconds": round(seconds(executed), 1)}]
+    TIMES.write_text(json.dumps(times, indent=1, sort_keys=True) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("action", choices=["copy", "keep"])
+    parser.add_argument("action", choices=["copy", "keep", "record"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--missing", action="store_true", help="only those not in the cache")
     parser.add_argument("--first-of-part", action="store_true", help="one of each part")
@@ -138,8 +161,10 @@ def main() -> None:
     folder = arguments.folder.resolve()
     if arguments.action == "copy":
         copy(folder, arguments.missing, arguments.first_of_part)
-    else:
+    elif arguments.action == "keep":
         keep(folder)
+    else:
+        record(folder)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,9 @@ def main() -> None:
             if not arguments.check:
                 path.write_text(changed, encoding="utf-8")
     if stale and arguments.check:
-        sys.exit(f"links name another owner than _config.yml in {', '.join(stale)}: run `make links`")
+        sys.exit(
+            f"links name another owner than _config.yml in {', '.join(stale)}: run `make links`"
+        )
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ class Page(HTMLParser):
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Take what matters from one tag."""
         attributes = dict(attrs)
         self.anchors.update(v for k in ("id", "name") if (v := attributes.get(k)))
         if tag == "a" and attributes.get("href"):

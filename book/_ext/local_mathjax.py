@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
+from sphinx.config import Config
 from sphinx.util.fileutil import copy_asset_file
 
 
@@ -21,6 +22,11 @@ def source() -> Path | None:
     return next((Path(str(f.locate())) for f in files if f.name == "tex-svg.js"), None)
 
 
+def use(app: Sphinx, config: Config) -> None:
+    if source() is not None:
+        config.mathjax_path = "mathjax/tex-svg.js"
+
+
 def copy(app: Sphinx, error: Exception | None) -> None:
     file = source()
     if file is not None and error is None and app.builder.format == "html":
@@ -30,10 +36,6 @@ def copy(app: Sphinx, error: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    if source() is not None:
-        app.connect("config-inited", lambda _, config: config.update(mathjax_path=PATH))
-        app.connect("build-finished", copy)
+    app.connect("config-inited", use)
+    app.connect("build-finished", copy)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
-
-
-PATH = "mathjax/tex-svg.js"

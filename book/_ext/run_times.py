@@ -1,7 +1,7 @@
 """Open every executed page with where it can be run and how long that takes, as measured.
 
 The time on a CPU is that of the execution whose outputs the page shows. Times on GPUs come from
-book/chapters.json, written by ``python -m tools.times`` on the machine it names; a page without
+book/chapters.json, written by ``make record-times`` on the machine it names; a page without
 one says so. No time is typed.
 """
 

@@ -8,8 +8,9 @@ both. It knows no data, no head and no training. The places where parts can go a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from torch import Tensor, nn
 
@@ -43,23 +44,49 @@ class Counts:
     inference: int
 
 
+Library = Literal["adapters", "peft"]
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """How another library writes a method into a checkpoint.
+
+    Attributes:
+        config: The settings under the other library's names.
+        names: Pieces of our tensors' paths and what stands there instead; ``{name}`` is the name
+            that the other library gives the adapter.
+    """
+
+    config: dict[str, Any]
+    names: dict[str, str]
+
+
 @dataclass(frozen=True)
 class Method(ABC):
     """Settings of one method; a subclass is one method of the registry.
+
+    The dropout of the frozen backbone stays on in training, as it does in the released code of
+    all methods here.
 
     Class attributes:
         name: The name in the registry.
         paper: Citation key of its source in the book's bibliography.
         chapter: The page of the book that teaches it.
-        mergeable: Whether trained parts fold into the backbone's weights.
-        starts_at_zero: Whether the published initialisation leaves the encoder's output unchanged.
     """
 
     name: ClassVar[str]
     paper: ClassVar[str]
     chapter: ClassVar[str]
-    mergeable: ClassVar[bool] = False
-    starts_at_zero: ClassVar[bool] = True
+
+    @property
+    def mergeable(self) -> bool:
+        """Whether the trained parts fold into the backbone's weights."""
+        return False
+
+    @property
+    def starts_at_zero(self) -> bool:
+        """Whether the encoder's output is unchanged before training."""
+        return True
 
     @abstractmethod
     def attach(self, encoder: Encoder) -> None:
@@ -80,3 +107,18 @@ class Method(ABC):
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()
         }
+
+    def to_library(self, library: Library, anatomy: Anatomy) -> Foreign | None:
+        """Return how ``adapters`` or ``peft`` writes this method; None where it cannot."""
+        return None
+
+    @classmethod
+    def from_library(
+        cls, library: Library, config: Mapping[str, Any], anatomy: Anatomy
+    ) -> Self | None:
+        """Return the method that a configuration of ``adapters`` or ``peft`` speaks of.
+
+        None if it is another method's. What this does not look at is checked by
+        :mod:`peftlab.foreign`, which compares the configuration with :meth:`to_library`.
+        """
+        return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,13 +26,18 @@ class Site(nn.Module):
     original: nn.Module
 
     def add(self, parts: nn.ModuleDict, label: str, part: Part) -> None:
-        """Add a part under a label that is unique at this place."""
+        """Add a part under a label that is unique at this place.
+
+        Parts are drawn on the CPU, so that a seed gives the same weights everywhere, and take the
+        device and type of the weights they meet here.
+        """
         if label in parts:
             raise SettingsError(
                 f"There is already a part named {label!r} at this place of the encoder; "
                 "give one of the two methods another name."
             )
-        parts[label] = part
+        weight = next(self.original.parameters())
+        parts[label] = part.to(weight.device, weight.dtype)
 
 
 class LinearSite(Site):
@@ -67,7 +72,7 @@ class OutputSite(Site):
 
     def forward(self, hidden_states: Tensor, input_tensor: Tensor) -> Tensor:
         """Map the sublayer's raw result and its input, both [batch, length, ·], to its output."""
-        block = self.original
+        block: Any = self.original
         h = block.dropout(block.dense(hidden_states))
         for part in self.before.values():
             h = part(h, input_tensor, block.LayerNorm)
@@ -156,11 +161,12 @@ def fold(backbone: nn.Module) -> list[Folded]:
     for slot, site in sites:
         assert isinstance(site, LinearSite)
         linear = site.original
-        bias = linear.bias
+        bias: Tensor | None = linear.bias
         done.append(
             Folded(slot, site, linear.weight.clone(), None if bias is None else bias.clone())
         )
-        new_weight, new_bias = linear.weight.float(), None if bias is None else bias.float()
+        new_weight = linear.weight.float()
+        new_bias = None if bias is None else bias.float()
         for part in site.parts.values():
             new_weight, new_bias = cast(Part, part).folded(new_weight, new_bias)
         linear.weight.copy_(new_weight)

@@ -23,7 +23,7 @@ Row = dict[str, Any]
 # Tatoeba names languages by three letters; relatives of the encoder's languages keep theirs.
 TATOEBA = {
     "deu": "de", "spa": "es", "fra": "fr", "ita": "it", "por": "pt", "nld": "nl",
-    "dan": "da", "nob": "no", "ces": "cs", "rus": "ru", "tur": "tr",
+    "dan": "da", "nob": "no", "ces": "cs", "rus": "ru", "tur": "tr", "ron": "ro",
 }  # fmt: skip
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"'»”)]*\s+(?=[\"'«„“(]?[A-ZÀ-ÝА-ЯЁÇĞİÖŞÜ0-9])")
 MAX_WORDS = 60

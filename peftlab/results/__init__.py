@@ -10,14 +10,27 @@ from peftlab.results.record import (
     Sizes,
     Tokens,
 )
+from peftlab.results.selection import best_rate, selected
+from peftlab.results.statistics import Interval, bootstrap, difference, score, summarise
+from peftlab.results.store import Store, book_results, frame
 
 __all__ = [
     "CurvePoint",
     "EvaluationPoint",
     "Git",
+    "Interval",
     "Parameters",
     "Record",
     "RunSettings",
     "Sizes",
+    "Store",
     "Tokens",
+    "best_rate",
+    "book_results",
+    "bootstrap",
+    "difference",
+    "frame",
+    "score",
+    "selected",
+    "summarise",
 ]

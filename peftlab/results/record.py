@@ -28,12 +28,12 @@ from pydantic import (
 
 from peftlab.errors import RecordError
 
-SCHEMA_VERSION = 1
 Status = Literal["ok", "failed", "oom"]
 Metrics = dict[str, float]
 RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 
-# These change how or under which name a run is done, not what comes out of it.
+# These change how or under which name a run is done, not what comes out of it. A training setting
+# that is added later must be left out of the id at the value that earlier runs had.
 NOT_IN_ID = {"encoder_fingerprint", "method_label"}
 NOT_IN_ID_OF_TRAINING = {"checkpoint_seconds"}
 
@@ -172,7 +172,7 @@ class Record(Strict):
         git: See :class:`Git`.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     id: RunId
     experiment: str = ""
     created: AwareDatetime = Field(default_factory=now)
@@ -276,5 +276,7 @@ def sentence(error: ValidationError) -> str:
     """Put the first fault of a pydantic error into words."""
     fault = error.errors(include_url=False, include_context=False)[0]
     where = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return f"{where} is no known key"
     what = fault["msg"].removeprefix("Value error, ")
     return f"{where}: {what}" if where else what

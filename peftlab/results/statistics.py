@@ -25,6 +25,26 @@ Array = NDArray[np.float64]
 Verdict = Literal["better", "worse", "tie"]
 Level = Literal["seeds and examples", "seeds", "examples"]
 RESAMPLES = 10_000
+COLUMNS = [
+    "encoder",
+    "random_weights",
+    "task",
+    "method",
+    "trainable",
+    "stored",
+    "metric",
+    "learning_rate",
+    "seeds",
+    "mean",
+    "sd",
+    "low",
+    "high",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "verdict",
+    "over",
+]
 BLOCK = 2_000_000  # random numbers held at once
 
 
@@ -84,7 +104,7 @@ def bootstrap(
     takes the mean of D[s, e] (the pigeonhole bootstrap of crossed factors: Owen, 2007, The
     pigeonhole bootstrap). Of S seeds it draws S − 1, which makes the variance of the mean over few
     seeds right instead of too small by (S − 1)/S (Rao and Wu, 1988, Resampling inference with
-    complex survey data). The interval is the percentile one; with one seed it is over examples only.
+    complex survey data). The interval is the percentile one; with one seed, over examples only.
 
     Args:
         scores: [seeds, examples], in the same order of rows for every seed.
@@ -111,7 +131,7 @@ def bootstrap(
     block = max(1, BLOCK // n_examples)
     for start in range(0, resamples, block):
         size = min(block, resamples - start)
-        # How often each seed and each example is drawn, instead of which: sums stay matrix products.
+        # How often each seed and example is drawn, instead of which: sums stay matrix products.
         of_seeds = random.multinomial(drawn, np.full(n_seeds, 1 / n_seeds), size) / drawn
         of_examples = random.multinomial(n_examples, np.full(n_examples, 1 / n_examples), size)
         means.append(np.sum((of_seeds @ difference) * of_examples, axis=1) / n_examples)
@@ -179,9 +199,7 @@ def difference(
     )
 
 
-def summarise(
-    records: Iterable[Record], baseline: str = "full", split: str = "test"
-) -> DataFrame:
+def summarise(records: Iterable[Record], baseline: str = "full", split: str = "test") -> DataFrame:
     """Return the result table: one row a cell, with interval, difference to a baseline and verdict.
 
     Args:
@@ -190,14 +208,18 @@ def summarise(
         split: Split or transfer task; runs without it are left out.
 
     Returns:
-        Columns ``encoder, random_weights, task, method, metric, learning_rate, seeds, mean, sd,
-        low, high, difference, difference_low, difference_high, verdict, over``.
+        Columns ``encoder, random_weights, task, method, trainable, stored, metric, learning_rate,
+        seeds, mean, sd, low, high, difference, difference_low, difference_high, verdict, over``
+        (the last says what both intervals are over), ordered by number of trainable parameters
+        within encoder and task.
     """
     import pandas as pd
 
     groups = cells(r for r in selected(records) if split in r.metrics)
     rows = [_row(cell, group, groups, baseline, split) for cell, group in groups.items()]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    order = ["encoder", "random_weights", "task", "trainable", "method"]
+    return table.sort_values(order, ignore_index=True)
 
 
 def _row(
@@ -210,11 +232,14 @@ def _row(
     """Return one row of :func:`summarise`."""
     values = [r.score(split) for r in group]
     mean = score(group, split)
+    counts = group[0].parameters
     row: dict[str, object] = {
         "encoder": cell.encoder,
         "random_weights": cell.random_weights,
         "task": cell.task,
         "method": cell.label,
+        "trainable": counts.trainable if counts else None,
+        "stored": counts.stored if counts else None,
         "metric": group[0].main_metric,
         "learning_rate": group[0].settings.learning_rate,
         "seeds": len(group),

@@ -191,6 +191,25 @@ def write_atomically(path: Path, text: str) -> None:
             os.close(folder)
 
 
+def book_results(start: str | Path | None = None) -> Path:
+    """Return the book's records: ``book/results`` in a folder or the nearest one above it.
+
+    Args:
+        start: Where to look first; by default the working folder, so that chapters find the records
+            wherever inside the repository they are run.
+
+    Raises:
+        RecordError: There is none.
+    """
+    first = Path(start or Path.cwd()).resolve()
+    for folder in (first, *first.parents):
+        if (folder / "book" / "results").is_dir():
+            return folder / "book" / "results"
+    raise RecordError(
+        f"There is no book/results in {first} or above it: run this inside the repository."
+    )
+
+
 def _visible(path: Path) -> bool:
     """Say whether a path is a record, not a file that is being written or work in progress."""
     return not (path.name.startswith(".") or path.parent.name.startswith("."))

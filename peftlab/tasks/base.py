@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from peftlab.errors import DataError, SettingsError, unknown
-from peftlab.tasks.fields import Feature, Row
+from peftlab.tasks.fields import Feature, Row, require
 from peftlab.tasks.heads import Head
 from peftlab.tasks.splits import CUT_SEED, Data, development, stratified_order
 
@@ -159,6 +159,15 @@ class Task(ABC):
         return {split: len(self.rows(split)) for split in self.splits}
 
     @property
+    def limits(self) -> dict[str, int]:
+        """The most rows by split that :meth:`limit` allows; a split that is not limited is absent."""
+        found: dict[str, int] = {}
+        for sizes, _ in self._limits:
+            for split, size in sizes.items():
+                found[split] = min(size, found.get(split, size))
+        return found
+
+    @property
     def provenance(self) -> dict[str, Any]:
         """Where the rows come from, what was done to the splits, and SHA-256 over each split.
 
@@ -253,6 +262,18 @@ class Task(ABC):
     def __repr__(self) -> str:
         """Name the task, its kind and its splits; reads nothing."""
         return f"<{self.kind} task {self.name!r}: {', '.join(self.splits)}>"
+
+    def _train_values(self, name: str, kinds: Any, meant: str) -> tuple[list[Any], str]:
+        """Return a field of every stored train row, and where they lie: to find the label set."""
+        stored = self.data.splits.get("train")
+        if stored is None:
+            raise DataError(
+                f"The task {self.name!r} has no train split to take its labels from: name them "
+                "with labels=(…)."
+            )
+        where = self.data.where(stored)
+        rows = enumerate(self.data.read(stored), start=1)
+        return [require(row, name, kinds, f"Row {i} of {where}", meant) for i, row in rows], where
 
     def _read(self, stored: str) -> list[Row]:
         if stored not in self._stored:

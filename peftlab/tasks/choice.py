@@ -82,7 +82,8 @@ class ChoiceTask(Task):
 
     def stratum(self, row: Row) -> Hashable:
         """Return the index of the right choice."""
-        return row[self.label]
+        label: Hashable = row[self.label]
+        return label
 
     def _first(self, row: Row) -> str:
         if self.ask is None:
@@ -115,9 +116,7 @@ class ChoiceTask(Task):
 
     def head(self, hidden_size: int, pooling: str, dropout: float = 0.1) -> Head:
         """Make a head with one score a text."""
-        return ChoiceHead(
-            hidden_size, 1, pooling=pooling, dropout=dropout, layers=self.head_layers
-        )
+        return ChoiceHead(hidden_size, 1, pooling=pooling, dropout=dropout, layers=self.head_layers)
 
     def predict(
         self, rows: Sequence[Row], features: Sequence[Feature], logits: Sequence[np.ndarray]

@@ -90,30 +90,16 @@ class ClassificationTask(_SentenceTask):
         **options: Any,
     ) -> None:
         super().__init__(name, data, text=text, label=label, metrics=metrics, **options)
-        self._label_set = Labels(labels) if labels else self._find_labels()
+        if labels:
+            self._label_set = Labels(labels)
+        else:
+            self._label_set = Labels.found(*self._train_values(label, (str, int), "a label"))
         self.labels = self._label_set.names
         if len(self.labels) < 2:
             raise DataError(
                 f"The field {label!r} of {name!r} has a single label {self.labels[0]!r}: there is "
                 "nothing to learn; name two or more, or another field with label=…"
             )
-
-    def _find_labels(self) -> Labels:
-        stored = self.data.splits.get("train")
-        if stored is None:
-            raise DataError(
-                f"The task {self.name!r} has no train split to take its labels from: name them "
-                "with labels=(…)."
-            )
-        where = self.data.where(stored)
-        rows = self.data.read(stored)
-        return Labels.found(
-            [
-                require(row, self.label, (str, int), f"Row {i} of {where}", "a label")
-                for i, row in enumerate(rows, start=1)
-            ],
-            where,
-        )
 
     def target(self, row: Row, where: str) -> int:
         """Return the index of the row's label."""
@@ -122,7 +108,8 @@ class ClassificationTask(_SentenceTask):
 
     def stratum(self, row: Row) -> Hashable:
         """Return the row's label."""
-        return row[self.label]
+        label: Hashable = row[self.label]
+        return label
 
     def head(self, hidden_size: int, pooling: str, dropout: float = 0.1) -> Head:
         """Make a head with one output a label."""

@@ -72,9 +72,7 @@ class Labels:
             return self._index[value]
         hint = " (labels of this split are hidden)" if value == -1 else ""
         known = ", ".join(map(repr, self.names[:8])) + (" …" if len(self.names) > 8 else "")
-        raise DataError(
-            f"{where}: the label {short(value)} is not in the label set {known}{hint}."
-        )
+        raise DataError(f"{where}: the label {short(value)} is not in the label set {known}{hint}.")
 
 
 def check_length(max_length: int, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -94,7 +94,8 @@ class Head(nn.Module, ABC):
         x = self.dropout(x)
         if self.dense is not None:
             x = self.dropout(torch.tanh(self.dense(x)))
-        return self.out(x)
+        result: Tensor = self.out(x)
+        return result
 
     @abstractmethod
     def forward(self, hidden: Tensor, batch: Batch) -> Tensor:
@@ -178,7 +179,8 @@ class ChoiceHead(Head):
     def forward(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Return logits [batch, c] from hidden states [batch · c, length, d]."""
         scores = self.scores(pool(hidden, batch["attention_mask"], self.pooling))
-        return scores.view(-1, batch["num_choices"])
+        count: int = batch["num_choices"]
+        return scores.reshape(-1, count)
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the mean cross-entropy; labels are the indices of the right choices [batch]."""

@@ -93,8 +93,11 @@ def tagging(
     result: dict[str, float] = {}
     for name in names:
         if name == "accuracy":
-            pairs = [g == p for gs, ps in zip(gold, predicted, strict=True)
-                     for g, p in zip(gs, ps, strict=True)]
+            pairs = [
+                g == p
+                for gs, ps in zip(gold, predicted, strict=True)
+                for g, p in zip(gs, ps, strict=True)
+            ]
             result[name] = float(np.mean(pairs))
         else:
             result[name] = float(spans[name](list(gold), list(predicted), zero_division=0))

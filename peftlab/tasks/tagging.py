@@ -1,4 +1,4 @@
-"""Tagging: one tag a word. The first sub-word of a word carries its tag, the others take no part."""
+"""Tagging: one tag a word. A word's first sub-word carries its tag, the others take no part."""
 
 from __future__ import annotations
 
@@ -53,23 +53,14 @@ class TaggingTask(Task):
     ) -> None:
         self.tokens, self.tags = tokens, tags
         super().__init__(name, data, metrics=metrics or ("accuracy",), **options)
-        self._label_set = Labels(labels) if labels else self._find_labels()
+        if labels:
+            self._label_set = Labels(labels)
+        else:
+            found, where = self._train_values(tags, list, "a list of tags")
+            self._label_set = Labels.found((tag for row in found for tag in row), where)
         self.labels = self._label_set.names
         if metrics is None and all(t == "O" or t[:2] in ("B-", "I-") for t in self.labels):
             self.metrics = scores.TAGGING
-
-    def _find_labels(self) -> Labels:
-        stored = self.data.splits.get("train")
-        if stored is None:
-            raise DataError(
-                f"The task {self.name!r} has no train split to take its tags from: name them with "
-                "labels=(…)."
-            )
-        where = self.data.where(stored)
-        found: set[Any] = set()
-        for i, row in enumerate(self.data.read(stored), start=1):
-            found.update(require(row, self.tags, list, f"Row {i} of {where}", "a list of tags"))
-        return Labels.found(found, where)
 
     def check(self, row: Row, where: str) -> None:
         """Raise a DataError unless there is one known tag for every word."""
@@ -175,9 +166,9 @@ def first_subwords(
     """
     spans = []
     end = -1
-    for word in words:
+    for text in words:
         start = end + 1
-        end = start + len(word)
+        end = start + len(text)
         spans.append((start, end))
     at: list[int] = []
     found: list[int] = []

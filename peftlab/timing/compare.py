@@ -207,8 +207,8 @@ def compare(
     result = Comparison(samples, warm, baseline, seed=seed)
     for name in result.noisy():
         warnings.warn(
-            f"The timing of {name!r} is noisy: its IQR is {result.iqr(name) / result.median(name):.0%}"
-            " of the median; close other programs, or time longer windows.",
+            f"The timing of {name!r} is noisy: its IQR is "
+            f"{result.iqr(name) / result.median(name):.0%} of the median; close other programs, or time longer windows.",
             NoisyTiming,
             stacklevel=2,
         )
@@ -236,10 +236,9 @@ def significant(value: float, spread: float, digits: int = 2) -> str:
 
 
 def _default_synchronize() -> Callable[[], object]:
-    """Return torch's GPU barrier where this process uses a GPU, else something that does nothing."""
+    """Return torch's barrier where this process uses a GPU, else what does nothing."""
     import torch
 
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.synchronize
     return lambda: None
-

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from peftlab.tasks.base import Task
 from peftlab.timing import machine
@@ -66,7 +66,7 @@ def train(
         CheckpointError: The folder holds the checkpoint of another run.
     """
     from peftlab.model import summary
-    from peftlab.results.record import Git, Parameters, Record, Sizes, Tokens
+    from peftlab.results.record import EvaluationPoint, Git, Parameters, Record, Sizes, Tokens
 
     task = task or model.task
     settings = settings_with(settings or TrainSettings(), changes)
@@ -107,11 +107,11 @@ def train(
         main_metric=task.main_metric,
         example_scores=scores,
         curve=_curve(trained),
-        evaluations=trained.evaluations,
+        evaluations=[EvaluationPoint(**e) for e in trained.evaluations],
         best_step=trained.best_step,
         seconds=added(trained.earlier, clock.seconds()),
         tokens=Tokens(**trained.tokens),
-        device=model.device.type,
+        device=cast(Any, model.device.type),
         precision=trained.precision,
         machine=machine.describe(),
         versions=machine.versions(),
@@ -144,7 +144,7 @@ def run_settings(
         encoder_fingerprint=model.encoder.fingerprint,
         random_weights=model.encoder.random_weights,
         task=task.name,
-        limits=task.limits,
+        limits=cast(Any, task.limits),
         method=model.method.settings(),
         method_label=label or model.method.name,
         training=settings.as_dict(),

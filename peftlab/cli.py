@@ -1,0 +1,163 @@
+"""The command line: thin. It reads arguments, calls the package and prints.
+
+A mistake of the user is one sentence on stderr and exit code 2; an interruption is exit code 130.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from peftlab.errors import PeftlabError, SettingsError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: What stands behind ``peftlab``; by default that of this process.
+
+    Returns:
+        The exit code: 0, 1 (a run of the grid failed), 2 (a mistake) or 130 (interrupted).
+    """
+    options = parser().parse_args(arguments)
+    try:
+        return int(options.do(options))
+    except PeftlabError as error:
+        print(f"peftlab: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("peftlab: interrupted; the same command goes on from here.", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    from peftlab import __version__
+
+    top = argparse.ArgumentParser(
+        prog="peftlab", description="Parameter-efficient fine-tuning, exactly and measured."
+    )
+    top.add_argument("--version", action="version", version=f"peftlab {__version__}")
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    run = commands.add_parser(
+        "run",
+        help="do the runs of an experiment file",
+        description="Do the runs of an experiment file that are not recorded yet. Started twice, "
+        "two processes share the work; killed, it goes on where it was.",
+    )
+    run.add_argument("file", type=Path, metavar="FILE.toml")
+    run.add_argument("--folder", type=Path, default=Path("book/results"), help="of the records")
+    run.add_argument("--limit", type=_positive, metavar="N", help="stop after N runs")
+    run.add_argument("--dry-run", action="store_true", help="list the runs, do nothing")
+    run.add_argument("--retry", action="store_true", help="do failed runs again")
+    run.set_defaults(do=_run)
+
+    bench = commands.add_parser("bench", help="measure peftlab against other libraries")
+    bench.add_argument("name", metavar="NAME")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
+    bench.set_defaults(do=_bench)
+
+    methods = commands.add_parser("methods", help="list the methods and their presets")
+    methods.set_defaults(do=_methods)
+
+    pretrain = commands.add_parser(
+        "pretrain",
+        help="pretrain an encoder from a recipe",
+        description="Pretrain an encoder from a recipe. Killed, it goes on from its checkpoint.",
+    )
+    pretrain.add_argument("recipe", type=Path, metavar="RECIPE.toml")
+    pretrain.add_argument("--folder", type=Path, help="where the encoder goes")
+    pretrain.set_defaults(do=_pretrain)
+    return top
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _run(options: argparse.Namespace) -> int:
+    from peftlab.experiments import read
+    from peftlab.grid import Grid
+    from peftlab.results.store import Store
+
+    experiment = read(options.file)
+    grid = Grid(
+        experiment,
+        Store(options.folder),
+        report=lambda line: print(line, flush=True),
+        retry=options.retry,
+    )
+    if options.dry_run:
+        for run in grid.runs():
+            settings = run.settings
+            state = "done" if settings.id in grid.records else "to do"
+            rate = "" if settings.learning_rate is None else f" rate {settings.learning_rate:g}"
+            control = " random weights" if settings.random_weights else ""
+            print(
+                f"{settings.id} {state:5} {settings.encoder}{control} {settings.task} "
+                f"{settings.method_label}{rate} seed {settings.seed}"
+            )
+        undecided = grid.left() - len(grid.pending())
+        print(f"{grid.left()} to do, {undecided} of them when the learning rates are chosen")
+        return 0
+    done = grid.work(options.limit)
+    failed = [record for record in grid.records.values() if record.status != "ok"]
+    print(
+        f"{done} done now, {len(grid.records)} recorded, {grid.left()} left, {len(failed)} failed"
+    )
+    return 1 if failed else 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from peftlab import bench
+
+    measure = bench.get(options.name)
+    if options.json is not None and not options.json.parent.is_dir():
+        raise SettingsError(
+            f"The folder of {options.json} does not exist: make it first, so that the result of "
+            "the measurement has a place."
+        )
+    rows = measure()
+    print(f"{'name':<12} {'against':<24} {'ratio':>6}   95 % interval   unit")
+    for row in rows:
+        print(
+            f"{row.name:<12} {row.against:<24} {row.ratio:>6.2f}   "
+            f"{row.low:>5.2f} – {row.high:<5.2f}   {row.unit}"
+        )
+    if options.json is not None:
+        text = json.dumps([row._asdict() for row in rows], indent=1)
+        options.json.write_text(text + "\n", encoding="utf-8")
+    return 0
+
+
+def _methods(options: argparse.Namespace) -> int:
+    from peftlab import methods
+
+    for name, cls in methods.classes().items():
+        print(f"{name} ({cls.__name__}, {cls.paper})")
+        own = {label: m for label, m in methods.presets().items() if m.name == name}
+        for label, method in ({f"{name} as it is": cls()} | own).items():
+            values = [f"{k}={v}" for k, v in method.settings().items() if k != "name"]
+            merge = "can be merged" if method.mergeable else "cannot be merged"
+            print(f"  {label}: {', '.join([*values, merge])}")
+    return 0
+
+
+def _pretrain(options: argparse.Namespace) -> int:
+    from peftlab.pretraining import pretrain
+
+    folder = pretrain(options.recipe, options.folder)
+    print(f"the encoder is in {folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

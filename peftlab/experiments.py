@@ -1,0 +1,294 @@
+"""An experiment file: what is asked, and the grid of runs that answers it.
+
+A ``.toml`` names encoders, tasks, methods, rates and seeds. Each *cell* (encoder, task, method) is
+run in two stages: every learning rate at the tuning seed, then the rate that was best on the
+development split at the other seeds. This file reads and plans; :mod:`peftlab.grid` does the runs.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from pydantic import (
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from peftlab import methods
+from peftlab.errors import PeftlabError, SettingsError, unknown
+from peftlab.results.record import Record, RunSettings, Strict, sentence
+from peftlab.results.selection import best_rate
+from peftlab.training.settings import TrainSettings
+
+MAJORITY = "majority"
+DEFAULT = "default"
+CHOSEN_BY_GRID = ("learning_rate", "seed")
+
+
+class EncoderEntry(Strict):
+    """One encoder of the grid; ``random_weights`` draws its weights instead of loading them."""
+
+    name: str
+    random_weights: bool = False
+
+
+class TaskEntry(Strict):
+    """One task of the grid.
+
+    Attributes:
+        name: Short name, or a folder with the user's own data.
+        kind: Needed for a folder only, as are ``options``; see :func:`peftlab.task`.
+        without: Labels of methods that are left out, such as ``majority`` for questions.
+        train, dev, test: Most rows of each split; None means all.
+        transfer: Tasks to score the trained model on; None takes the experiment's.
+        settings: Training settings that differ for this task.
+    """
+
+    name: str
+    kind: str | None = None
+    options: dict[str, Any] = Field(default={})
+    without: list[str] = Field(default=[])
+    train: PositiveInt | None = None
+    dev: PositiveInt | None = None
+    test: PositiveInt | None = None
+    transfer: list[str] | None = None
+    settings: dict[str, Any] = Field(default={})
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """The limits that are set, by split."""
+        sizes = {"train": self.train, "dev": self.dev, "test": self.test}
+        return {split: size for split, size in sizes.items() if size is not None}
+
+
+class Tuning(Strict):
+    """The equal, declared budget of every method.
+
+    Attributes:
+        learning_rates: A list for all methods, or lists by method label, with ``default``.
+        seed: At which all rates are run.
+    """
+
+    learning_rates: list[PositiveFloat] | dict[str, list[PositiveFloat]]
+    seed: int = 0
+
+
+class Experiment(Strict):
+    """What an experiment file says.
+
+    Attributes:
+        name: Of the folder of its records.
+        question: What the experiment is to answer, in a sentence.
+        encoder: The one encoder, or ``encoders``: several.
+        tasks: Names, or tables with limits.
+        methods: Label in the table → preset name or settings; ``majority`` is the control that
+            predicts the most frequent label and trains nothing.
+        settings: Of the training loop, but for rate and seed.
+        tuning: Learning rates and the seed at which they are compared.
+        seeds: Of the reported runs.
+        transfer: Tasks to score every trained model on; ``{task}`` stands for the task's name.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    question: str = Field(min_length=1)
+    encoders: list[EncoderEntry] = Field(min_length=1)
+    tasks: list[TaskEntry] = Field(min_length=1)
+    methods: dict[str, dict[str, Any]] = Field(min_length=1)
+    settings: dict[str, Any] = Field(default={})
+    tuning: Tuning
+    seeds: list[int] = Field(min_length=1)
+    transfer: list[str] = Field(default=[])
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, data: Any) -> Any:
+        """Let a plain name stand where a table would only say ``name``."""
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        if "encoder" in data:
+            if "encoders" in data:
+                raise ValueError("name the encoders in encoder or in encoders, not in both")
+            data["encoders"] = [data.pop("encoder")]
+
+        def named(entry: Any) -> Any:
+            return {"name": entry} if isinstance(entry, str) else entry
+
+        for key in ("encoders", "tasks"):
+            if isinstance(data.get(key), list):
+                data[key] = [named(entry) for entry in data[key]]
+        if isinstance(data.get("methods"), dict):
+            data["methods"] = {label: named(entry) for label, entry in data["methods"].items()}
+        return data
+
+    @model_validator(mode="after")
+    def _can_run(self) -> Experiment:
+        """Build every run once, so that a mistake shows before the first hour of training."""
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: a seed stands there twice")
+        rates = self.tuning.learning_rates
+        named = set(rates) - {DEFAULT} if isinstance(rates, dict) else set()
+        for label in named.union(*(task.without for task in self.tasks)):
+            if label not in self.methods:
+                raise unknown("method in this experiment", label, self.methods)
+        ids = [run.settings.id for cell in self.cells() for run in cell.tuning_runs()]
+        if len(set(ids)) < len(ids):
+            raise ValueError("two runs are the same: a rate, task, encoder or method is repeated")
+        return self
+
+    def rates(self, label: str) -> list[float | None]:
+        """Return the learning rates of a method; ``[None]`` for one that trains nothing."""
+        if self.methods[label].get("name") == MAJORITY:
+            return [None]
+        rates = self.tuning.learning_rates
+        chosen = rates if isinstance(rates, list) else rates.get(label, rates.get(DEFAULT, []))
+        if not chosen:
+            raise ValueError(f"tuning.learning_rates has no rates for the method {label!r}")
+        return list(chosen)
+
+    def cells(self) -> Iterator[CellPlan]:
+        """Yield every cell of the grid, task by task."""
+        for encoder in self.encoders:
+            for task in self.tasks:
+                for label in (m for m in self.methods if m not in task.without):
+                    yield CellPlan(self, encoder, task, label)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the grid: its settings, and how its task is opened."""
+
+    settings: RunSettings
+    task: TaskEntry
+
+
+@dataclass(frozen=True)
+class CellPlan:
+    """One cell: encoder, task and method; knows its runs and which of them come next."""
+
+    experiment: Experiment
+    encoder: EncoderEntry
+    task: TaskEntry
+    label: str
+
+    def run(self, rate: float | None, seed: int) -> Run:
+        """Return the run at a rate and seed."""
+        entry = self.experiment.methods[self.label]
+        training: dict[str, Any] = {"seed": seed}
+        method = dict(entry)
+        if rate is not None:
+            method = methods.get(entry).settings()
+            chosen = self.experiment.settings | self.task.settings
+            training = train_settings(chosen, rate, seed).as_dict()
+        transfer = self.task.transfer
+        if transfer is None:
+            transfer = [name.format(task=self.task.name) for name in self.experiment.transfer]
+        settings = RunSettings(
+            encoder=self.encoder.name,
+            random_weights=self.encoder.random_weights,
+            task=self.task.name,
+            limits=self.task.limits,  # type: ignore[arg-type]
+            method=method,
+            method_label=self.label,
+            training=training,
+            transfer=transfer,
+        )
+        return Run(settings, self.task)
+
+    def tuning_runs(self) -> list[Run]:
+        """Return the first stage: every rate at the tuning seed."""
+        seed = self.experiment.tuning.seed
+        return [self.run(rate, seed) for rate in self.experiment.rates(self.label)]
+
+    def other_seeds(self) -> list[int]:
+        """Return the seeds of the second stage; none where nothing is trained."""
+        if self.experiment.rates(self.label) == [None]:
+            return []
+        return [seed for seed in self.experiment.seeds if seed != self.experiment.tuning.seed]
+
+    def size(self) -> int:
+        """Return how many runs both stages have."""
+        return len(self.tuning_runs()) + len(self.other_seeds())
+
+    def runs(self, records: Mapping[str, Record]) -> list[Run]:
+        """Return the runs that are decided by now: all of them once the first stage is recorded.
+
+        Args:
+            records: By id; those of other cells do no harm.
+        """
+        first = self.tuning_runs()
+        if len(first) == 1:
+            rate = self.experiment.rates(self.label)[0]
+        else:
+            done = [records.get(run.settings.id) for run in first]
+            if None in done:
+                return first
+            best = best_rate(record for record in done if record is not None)
+            if best is None:  # every rate failed: there is nothing to go on with
+                return first
+            rate = best.settings.learning_rate
+        return first + [self.run(rate, seed) for seed in self.other_seeds()]
+
+
+def train_settings(chosen: Mapping[str, Any], rate: float, seed: int) -> TrainSettings:
+    """Return the full settings of a run, with names and types checked.
+
+    Raises:
+        UnknownNameError: There is no such setting.
+        SettingsError: A setting has a wrong type or a value that cannot work.
+    """
+    names = {field.name for field in fields(TrainSettings)} - set(CHOSEN_BY_GRID)
+    for name in chosen:
+        if name in CHOSEN_BY_GRID:
+            raise SettingsError(
+                f"settings.{name} cannot be set here: rates stand in tuning.learning_rates, seeds "
+                "in seeds."
+            )
+        if name not in names:
+            raise unknown("training setting", name, names)
+    values = dict(chosen) | {"learning_rate": rate, "seed": seed}
+    try:
+        return TypeAdapter(TrainSettings).validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        raise SettingsError(f"settings.{sentence(error)}.") from None
+
+
+def read(file: str | Path) -> Experiment:
+    """Read and check an experiment file.
+
+    Args:
+        file: A ``.toml``.
+
+    Returns:
+        The experiment.
+
+    Raises:
+        SettingsError: The file is missing, no TOML, or says something that cannot be run; the
+            sentence names file and key.
+    """
+    path = Path(file)
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(
+            f"The experiment file {path} cannot be read ({error.strerror}): check the path."
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"The experiment file {path} is no valid TOML: {error}.") from None
+    try:
+        return Experiment.model_validate(data)
+    except ValidationError as error:
+        raise SettingsError(
+            f"In the experiment file {path}, {sentence(error)}; correct it."
+        ) from None
+    except PeftlabError as error:
+        raise type(error)(f"In the experiment file {path}: {error}") from None

@@ -1,0 +1,197 @@
+"""Checkpoints of the libraries ``adapters`` and ``peft``: the folder, its files, and the names.
+
+How a single method is written there is said by the method itself (``to_library`` and
+``from_library``); this file holds what all methods share. Neither library is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from peftlab import methods
+from peftlab.errors import CheckpointError, SettingsError
+from peftlab.files import replacing
+from peftlab.methods.base import Foreign, Library, Method
+
+if TYPE_CHECKING:
+    from peftlab.encoders import Anatomy
+    from peftlab.model import Model
+
+CONFIG = "adapter_config.json"
+#: Our file first; the other one is what older releases wrote.
+WEIGHTS: dict[Library, tuple[str, str]] = {
+    "adapters": ("adapter.safetensors", "pytorch_adapter.bin"),
+    "peft": ("adapter_model.safetensors", "adapter_model.bin"),
+}
+LIBRARIES = tuple(WEIGHTS)
+#: The adapter's name in what we write, and the release of `adapters` whose format it is.
+NAME = "default"
+ADAPTERS_RELEASE = "adapters.1.3.0"
+
+#: Settings of theirs that change nothing once the weights are loaded …
+MOOT = {
+    *("auto_mapping", "base_model_name_or_path", "dtype", "ensure_weight_tying", "inference_mode"),
+    *("init_lora_weights", "init_weights", "init_weights_seed", "megatron_core", "peft_version"),
+    *("qalora_group_size", "revision", "task_type"),
+    *("factorized_phm_W", "factorized_phm_rule", "hypercomplex_nonlinearity", "learn_phm"),
+    *("phm_bias", "phm_c_init", "phm_dim", "phm_init_range", "phm_rank"),
+    *("shared_W_phm", "shared_phm_rule"),
+    # … or say which tensors there are, which is checked by the tensors
+    *("attn_matrices", "exclude_modules", "layers_pattern", "layers_to_transform"),
+    *("modules_to_save", "target_modules"),
+}
+
+
+def write(model: Model, folder: Path, library: Library) -> Path:
+    """Write a model's method as another library reads it; see :func:`peftlab.checkpoints.save`."""
+    from safetensors.torch import save_file
+
+    written = model.method.to_library(library, model.encoder.anatomy)
+    if written is None:
+        raise CheckpointError(
+            f"The library {library} cannot hold the method {model.method}: save it in another "
+            "format."
+        )
+    config: Any = written.config
+    if library == "adapters":
+        backbone: Any = model.backbone.config
+        config = {
+            "config": config,
+            "hidden_size": backbone.hidden_size,
+            "model_class": type(model.backbone).__name__,
+            "model_name": model.encoder.name,
+            "model_type": backbone.model_type,
+            "name": NAME,
+            "version": ADAPTERS_RELEASE,
+        }
+        prefix = ""
+    else:
+        config = {"base_model_name_or_path": model.encoder.name} | config
+        prefix = "base_model.model."
+    names = _pieces(written, NAME)
+    tensors = {
+        prefix + _renamed(name, names): tensor.detach().cpu().clone()
+        for name, tensor in model.method_state().items()
+    }
+    with replacing(folder / WEIGHTS[library][0]) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+    with replacing(folder / CONFIG) as temporary:
+        temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return folder
+
+
+def read(folder: Path, anatomy: Anatomy) -> tuple[Method, dict[str, Tensor]]:
+    """Read the checkpoint of another library.
+
+    Args:
+        folder: What ``save_adapter`` of ``adapters`` or ``save_pretrained`` of ``peft`` wrote.
+        anatomy: Of the encoder that it shall be loaded into.
+
+    Returns:
+        The method, and its tensors under our names. Tensors outside the encoder's layers, such as a
+        head, are left out with a warning.
+
+    Raises:
+        CheckpointError: The files are damaged, or the method or one of its settings is not ours.
+    """
+    try:
+        whole = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        library: Library = "peft" if "peft_type" in whole else "adapters"
+        config = whole if library == "peft" else dict(whole["config"])
+        name = whole.get("name", NAME)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder / CONFIG} is neither of adapters nor of peft ({error!r})."
+        ) from error
+    if config.get("architecture") == "lora" and _ignored_alpha(whole):
+        config["alpha"] = config["r"]  # as adapters itself does
+    method, written = _method(library, config, anatomy, folder)
+    back = {theirs: ours for ours, theirs in _pieces(written, name).items()}
+    tensors, others = {}, []
+    for key, tensor in _weights(folder, library).items():
+        inside = re.search(r"(?:^|\.)(encoder\.layer\.\d+\..+)$", key)
+        if inside:
+            tensors["backbone." + _renamed(inside[1], back)] = tensor
+        else:
+            others.append(key)
+    if others:
+        warnings.warn(
+            f"Not read from {folder}, because it is no part of the encoder: "
+            f"{', '.join(sorted(others))}",
+            stacklevel=3,
+        )
+    return method, tensors
+
+
+def _method(
+    library: Library, config: Mapping[str, Any], anatomy: Anatomy, folder: Path
+) -> tuple[Method, Foreign]:
+    """Find the method of a configuration, and make sure that it says all that the other says."""
+    try:
+        found = [cls.from_library(library, config, anatomy) for cls in methods.classes().values()]
+        method = next(m for m in found if m is not None)
+    except StopIteration:
+        kind = config.get("peft_type") or config.get("architecture")
+        raise CheckpointError(
+            f"The checkpoint {folder} is of a method of {library} that peftlab does not read "
+            f"({kind!r}); it reads {', '.join(methods.names())}."
+        ) from None
+    except (KeyError, TypeError, SettingsError) as error:
+        raise CheckpointError(
+            f"The settings in {folder / CONFIG} cannot be read ({error})."
+        ) from error
+    written = method.to_library(library, anatomy)
+    assert written is not None
+    for key, value in config.items():
+        off = value in (None, False, [], {}, 0)
+        if key in MOOT or (value == written.config[key] if key in written.config else off):
+            continue
+        raise CheckpointError(
+            f"The checkpoint {folder} sets {key} to {value!r}, which peftlab's {method.name!r} "
+            f"does not have: merge it in {library}, or train again."
+        )
+    return method, written
+
+
+def _weights(folder: Path, library: Library) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    safe, pickled = (folder / name for name in WEIGHTS[library])
+    path = safe if safe.is_file() else pickled
+    try:
+        if path == safe:
+            return load_file(path)
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"The folder {folder} holds neither {safe.name} nor {pickled.name}."
+        ) from None
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
+        raise CheckpointError(f"The checkpoint {path} is damaged ({error}).") from error
+    except Exception as error:  # torch's unpickler has no common class for what it refuses
+        raise CheckpointError(f"The checkpoint {path} holds more than tensors: {error}") from error
+
+
+def _pieces(written: Foreign, name: str) -> dict[str, str]:
+    return {ours: theirs.replace("{name}", name) for ours, theirs in written.names.items()}
+
+
+def _renamed(path: str, pieces: Mapping[str, str]) -> str:
+    for old, new in pieces.items():
+        path = path.replace(old, new)
+    return path
+
+
+def _ignored_alpha(whole: Mapping[str, Any]) -> bool:
+    """Whether a release of `adapters` wrote this in which a LoRA's alpha had no effect (< 1.1)."""
+    found = re.match(r"adapters\.(\d+)\.(\d+)", whole.get("version") or "")
+    return found is not None and tuple(map(int, found.groups())) < (1, 1)

@@ -1,0 +1,294 @@
+"""Doing the runs of an experiment: each once, recorded, by any number of processes.
+
+A run is claimed with a file lock, which the operating system releases when a process dies, however
+it dies. The next process continues from the training loop's checkpoint. What a run is, is decided
+in :mod:`peftlab.experiments`; how it is trained, in :mod:`peftlab.training`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from peftlab.errors import OutOfMemoryError, TrainingError
+from peftlab.experiments import MAJORITY, Experiment, Run, TaskEntry
+from peftlab.results.record import Git, Parameters, Record, Sizes, now
+from peftlab.results.store import Store
+from peftlab.tasks.base import Task
+from peftlab.timing import Phases, machine
+
+Execute = Callable[[Run, Path], Record]
+WORK = ".peftlab"
+POLL_SECONDS = 1.0
+
+
+@dataclass
+class Grid:
+    """An experiment on its way to being recorded.
+
+    Attributes:
+        experiment: What is to be run.
+        store: Where records go; checkpoints and locks lie in ``.peftlab`` beside them.
+        execute: Does one run, with a folder for its checkpoints.
+        report: Is given one line a finished run.
+        retry: Run again what failed before this grid was started.
+        records: What is recorded, by id.
+    """
+
+    experiment: Experiment
+    store: Store
+    execute: Execute | None = None
+    report: Callable[[str], object] = print
+    retry: bool = False
+    records: dict[str, Record] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.started = now()
+        self._execute = self.execute or Executor()
+        self.refresh()
+
+    def runs(self) -> list[Run]:
+        """Return every run that is decided by now, done or not."""
+        return [run for cell in self.experiment.cells() for run in cell.runs(self.records)]
+
+    def pending(self) -> list[Run]:
+        """Return the runs that can be done now."""
+        return [run for run in self.runs() if run.settings.id not in self.records]
+
+    def left(self) -> int:
+        """Return how many runs are still to be done, undecided ones included."""
+        left = 0
+        for cell in self.experiment.cells():
+            open_runs = [r for r in cell.runs(self.records) if r.settings.id not in self.records]
+            undecided = cell.size() - len(cell.runs(self.records))
+            # Where every rate failed, nothing is open and the other seeds are never decided.
+            left += len(open_runs) + (undecided if open_runs else 0)
+        return left
+
+    def work(self, limit: int | None = None) -> int:
+        """Do runs until all are recorded, beside other processes that do the same.
+
+        Where all runs that are left are being done by others, it waits: what they find may decide
+        more runs, and if one of them dies its run is taken over.
+
+        Args:
+            limit: Stop after that many runs.
+
+        Returns:
+            How many runs this process did.
+        """
+        done = 0
+        while limit is None or done < limit:
+            self.refresh()
+            pending = self.pending()
+            if not pending:
+                self._tidy()
+                break
+            for run in pending:
+                with self._claimed(run) as mine:
+                    if mine:
+                        self._do(run)
+                        done += 1
+                        break
+            else:
+                time.sleep(POLL_SECONDS)
+        return done
+
+    def refresh(self) -> None:
+        """Read the records that are new."""
+        before = -1
+        while before != len(self.records):  # a first stage that is complete decides more runs
+            before = len(self.records)
+            for run in self.pending():
+                if not self.store.has(self.experiment.name, run.settings.id):
+                    continue
+                record = self.store.load(self.experiment.name, run.settings.id)
+                stale = record.status != "ok" and record.created < self.started
+                if not (stale and self.retry):
+                    self.records[record.id] = record
+
+    def _do(self, run: Run) -> None:
+        """Do one run and write its record, whatever becomes of it."""
+        folder = self._folder("runs") / run.settings.id
+        try:
+            done = self._execute(run, folder)
+            found = done.settings.encoder_fingerprint
+            settings = run.settings.model_copy(update={"encoder_fingerprint": found})
+            record = done.replaced(settings=settings, experiment=self.experiment.name)
+        except TrainingError as error:
+            record = Record(
+                id=run.settings.id,
+                experiment=self.experiment.name,
+                settings=run.settings,
+                status="oom" if isinstance(error, OutOfMemoryError) else "failed",
+                error=str(error),
+                machine=machine.describe(),
+                versions=machine.versions(),
+                git=Git(**machine.git()),
+            )
+        self.store.save(record, overwrite=self.retry)
+        shutil.rmtree(folder, ignore_errors=True)
+        self.records[record.id] = record
+        self.report(self._line(record))
+
+    @contextmanager
+    def _claimed(self, run: Run) -> Iterator[bool]:
+        """Hold a run's lock and say whether it is ours to do; another process may have it."""
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self._folder("locks") / f"{run.settings.id}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            yield False
+            return
+        try:
+            # It may have been finished between our look at the records and the lock.
+            self.refresh()
+            yield run.settings.id not in self.records
+        finally:
+            lock.release()
+
+    def _tidy(self) -> None:
+        """Remove checkpoints of recorded runs: a process may die between record and removal."""
+        for run_id in self.records:
+            shutil.rmtree(self._folder("runs") / run_id, ignore_errors=True)
+
+    def _folder(self, name: str) -> Path:
+        folder = self.store.folder / WORK / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _line(self, record: Record) -> str:
+        """Say in a line how a run ended, and what is left."""
+        left = self.left()
+        total = left + len(self.records)
+        settings = record.settings
+        rate = "" if settings.learning_rate is None else f" rate {settings.learning_rate:g}"
+        what = f"{settings.task} {settings.method_label}{rate} seed {settings.seed}"
+        if record.status == "ok":
+            scores = ", ".join(
+                f"{split} {record.score(split):.3f}"
+                for split in ("dev", "test")
+                if split in record.metrics
+            )
+            end = f"{record.main_metric} {scores}, {record.seconds['total']:.0f} s"
+        else:
+            end = f"{record.status}: {record.error}"
+        return f"[{total - left}/{total}] {what}: {end}{self._outlook(left)}"
+
+    def _outlook(self, left: int) -> str:
+        """Say how long the rest would take one process, judged by the runs that trained."""
+        taken = [
+            r.seconds["total"]
+            for r in self.records.values()
+            if r.seconds and r.settings.learning_rate is not None
+        ]
+        if not left or not taken:
+            return ""
+        minutes = left * fmean(taken) / 60
+        return f" ({left} left, about {max(minutes, 1):.0f} min of work)"
+
+
+class Executor:
+    """Does runs for real: loads, builds, trains, scores. Tasks are read once a process."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, Task] = {}
+
+    def __call__(self, run: Run, folder: Path) -> Record:
+        """Do one run; see :func:`peftlab.train` for what is raised."""
+        clock = Phases()
+        settings = run.settings
+        limits: dict[str, int] = dict(settings.limits)  # type: ignore[arg-type]
+        shared: dict[str, Any] = {k: v for k, v in limits.items() if k == "test"}
+        with clock("load"):
+            task = self.task(settings.task, run.task).limit(**limits)
+            transfer = [self.task(name, run.task).limit(**shared) for name in settings.transfer]
+        if settings.method["name"] == MAJORITY:
+            return majority(run, task, transfer, clock)
+        return _train(run, task, transfer, folder, clock)
+
+    def task(self, name: str, entry: TaskEntry) -> Task:
+        """Return a task, opened as the entry says and read at most once."""
+        from peftlab.tasks import task
+
+        key = json.dumps([name, entry.kind, entry.options], sort_keys=True)
+        if key not in self._tasks:
+            self._tasks[key] = task(name, entry.kind, **entry.options)
+        return self._tasks[key]
+
+
+def _train(run: Run, task: Task, transfer: list[Task], folder: Path, clock: Phases) -> Record:
+    """Build and train the model of a run, on the GPU where there is one."""
+    import torch
+
+    from peftlab.model import model as build
+    from peftlab.training import TrainSettings, train
+
+    settings = run.settings
+    with clock("load"):
+        model = build(
+            settings.encoder,
+            task,
+            settings.method,
+            seed=settings.seed,
+            random_weights=settings.random_weights,
+        )
+        if torch.cuda.is_available():
+            model.to("cuda")
+    return train(
+        model,
+        task,
+        TrainSettings(**settings.training),  # type: ignore[arg-type]
+        transfer=transfer,
+        folder=folder,
+        label=settings.method_label,
+        clock=clock,
+    )
+
+
+def majority(run: Run, task: Task, transfer: list[Task], clock: Phases) -> Record:
+    """Score the control that always predicts what is most frequent in the training split.
+
+    Args:
+        run: Whose record it is.
+        task: Decides what is most frequent.
+        transfer: Scored with the same predictions.
+        clock: Of the run.
+
+    Returns:
+        A record like any other, with no parameters and no curve.
+
+    Raises:
+        SettingsError: The kind of task has no majority class.
+    """
+    from peftlab import tasks
+
+    metrics, scores = {}, {}
+    with clock("test"):
+        metrics["dev"] = tasks.majority(task, "dev").metrics
+        for name, each in {"test": task, **{other.name: other for other in transfer}}.items():
+            found = tasks.majority(each, "test", train=task)
+            metrics[name], scores[name] = found.metrics, found.example_scores
+    return Record(
+        id=run.settings.id,
+        settings=run.settings,
+        sizes=Sizes(**{split: len(task.rows(split)) for split in ("train", "dev", "test")}),
+        parameters=Parameters(trainable=0, stored=0, inference=0, head=0, backbone=0),
+        metrics=metrics,
+        main_metric=task.main_metric,
+        example_scores=scores,
+        seconds=clock.seconds(),
+        device="cpu",
+        machine=machine.describe(),
+        versions=machine.versions(),
+        git=Git(**machine.git()),
+    )

@@ -1,0 +1,31 @@
+"""Checks of settings that several methods share. Each raises a SettingsError or does nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peftlab.errors import SettingsError
+
+if TYPE_CHECKING:
+    from peftlab.encoders import Anatomy
+
+
+def check_rate(name: str, value: float) -> None:
+    """Check a dropout rate."""
+    if not 0 <= value < 1:
+        raise SettingsError(f"{name} is {value!r}: give a rate from 0 up to, but not including, 1.")
+
+
+def check_leave_out(layers: tuple[int, ...], anatomy: Anatomy) -> None:
+    """Check indices of layers that get no parts; one layer at least must get some."""
+    there = range(len(anatomy.layers))
+    for index in layers:
+        if index not in there or layers.count(index) > 1:
+            raise SettingsError(
+                f"leave_out names layer {index!r}: name each layer from 0 to {there[-1]} at most "
+                "once."
+            )
+    if len(layers) == len(there):
+        raise SettingsError(
+            f"leave_out names all {len(there)} layers: keep one, or use the method head-only."
+        )

@@ -1,0 +1,131 @@
+"""Fine-tuning weights of the encoder itself: all of them, the upper layers, or none but the head.
+
+These methods add no parts; they only say which weights train. They are the two ends that every
+other method is compared with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from peftlab.errors import SettingsError
+from peftlab.methods.base import Counts, Method
+from peftlab.methods.registry import preset, register
+
+if TYPE_CHECKING:
+    from peftlab.encoders import Anatomy, Encoder
+
+
+def layer_size(anatomy: Anatomy) -> int:
+    r"""Return the parameters of one layer.
+
+    Four projections of the attention, two maps of the feed-forward part and two LayerNorms:
+    :math:`4(d^2 + d) + 2 d\,d_{ff} + d_{ff} + d + 4d`.
+    """
+    d, wide = anatomy.hidden_size, anatomy.intermediate_size
+    return 4 * (d * d + d) + 2 * d * wide + wide + d + 4 * d
+
+
+@register
+@dataclass(frozen=True)
+class Full(Method):
+    """Full fine-tuning: every weight of the encoder trains.
+
+    Source: Devlin et al. 2019 (arXiv 1810.04805), section 4. Taught in the chapter on full
+    fine-tuning.
+
+    Attributes:
+        freeze_embeddings: Keep the embeddings (words, positions, segments and their LayerNorm) as
+            they are. In a multilingual encoder most parameters are there.
+    """
+
+    name: ClassVar[str] = "full"
+    paper: ClassVar[str] = "devlin2019bert"
+    chapter: ClassVar[str] = "foundations/full-fine-tuning"
+
+    freeze_embeddings: bool = False
+
+    def attach(self, encoder: Encoder) -> None:
+        """Make the whole backbone trainable, with or without its embeddings."""
+        encoder.backbone.requires_grad_(True)
+        if self.freeze_embeddings:
+            encoder.anatomy.embeddings.get().requires_grad_(False)
+
+    def counts(self, anatomy: Anatomy) -> Counts:
+        """Count the layers in closed form, and the embeddings as they are."""
+        trained = len(anatomy.layers) * layer_size(anatomy)
+        if not self.freeze_embeddings:
+            trained += sum(p.numel() for p in anatomy.embeddings.get().parameters())
+        return Counts(trainable=trained, stored=trained, inference=0)
+
+
+@register
+@dataclass(frozen=True)
+class HeadOnly(Method):
+    """Linear probing: the encoder stays as it is and only the head trains.
+
+    Source: Peters et al. 2019 (arXiv 1903.05987), "feature extraction". Taught in the chapter on
+    full fine-tuning.
+    """
+
+    name: ClassVar[str] = "head-only"
+    paper: ClassVar[str] = "peters2019tune"
+    chapter: ClassVar[str] = "foundations/full-fine-tuning"
+
+    def attach(self, encoder: Encoder) -> None:
+        """Do nothing: the backbone arrives frozen."""
+
+    def counts(self, anatomy: Anatomy) -> Counts:
+        """Count nothing: the head is counted apart."""
+        return Counts(trainable=0, stored=0, inference=0)
+
+
+@register
+@dataclass(frozen=True)
+class TopLayers(Method):
+    """The upper k layers train; what is below them is a fixed feature extractor.
+
+    The backward pass ends at the lowest layer that trains. Source: Howard and Ruder 2018
+    (arXiv 1801.06146), section 3.3, and as a baseline Houlsby et al. 2019 (arXiv 1902.00751),
+    section 3.4. Taught in the chapter on full fine-tuning.
+
+    Attributes:
+        layers: How many layers train, from the top.
+    """
+
+    name: ClassVar[str] = "top-layers"
+    paper: ClassVar[str] = "houlsby2019parameter"
+    chapter: ClassVar[str] = "foundations/full-fine-tuning"
+
+    layers: int = 2
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        if self.layers < 1:
+            raise SettingsError(
+                f"layers is {self.layers} in top-layers: train 1 layer or more, or use head-only."
+            )
+
+    def attach(self, encoder: Encoder) -> None:
+        """Make the upper layers trainable.
+
+        Raises:
+            SettingsError: The encoder has fewer layers.
+        """
+        layers = encoder.anatomy.layers
+        if self.layers > len(layers):
+            raise SettingsError(
+                f"layers is {self.layers} in top-layers, but {encoder.name!r} has "
+                f"{len(layers)}: choose at most {len(layers)}."
+            )
+        for layer in layers[-self.layers :]:
+            layer.module.requires_grad_(True)
+
+    def counts(self, anatomy: Anatomy) -> Counts:
+        """Count the layers that train, in closed form."""
+        trained = self.layers * layer_size(anatomy)
+        return Counts(trainable=trained, stored=trained, inference=0)
+
+
+preset("full-frozen-embeddings", Full(freeze_embeddings=True))

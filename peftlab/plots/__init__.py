@@ -1,0 +1,19 @@
+"""Every figure of the book, drawn from records alone, with the table behind it and words for it.
+
+Methods are told apart by colour and by marker (the palette is safe for colour-blind readers) and
+axes bear units. Nothing is drawn that is not in the table.
+"""
+
+from peftlab.plots.page import Plot
+from peftlab.plots.quality import learning_rates, scores, trade_off, transfer
+from peftlab.plots.runs import learning_curves, phases
+
+__all__ = [
+    "Plot",
+    "learning_curves",
+    "learning_rates",
+    "phases",
+    "scores",
+    "trade_off",
+    "transfer",
+]

@@ -1,0 +1,236 @@
+"""The data sets that peftlab knows by name: one row each, and nothing else.
+
+To add a data set, add a row. A row says where the data lie, what the fields and labels are called,
+which stored split is which, and how the task is scored. Reading is in ``sources.py``.
+
+No revisions are pinned yet (``revision=None``): the hub's default branch is used. What was really
+read is written down as SHA-256 of the rows in ``task.provenance``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from peftlab.tasks.splits import Cut
+
+#: Stands in ``configs`` for "any": the data set's own list is too long to repeat.
+ANY = ("*",)
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One row of the table.
+
+    Attributes:
+        name: Short name; ``name/config`` where there are configs.
+        kind: Kind of task.
+        options: How the kind's task class is set up: fields, labels, metrics.
+        splits: The stored split behind ``train``, ``dev`` and ``test``.
+        folder: Its folder under ``PEFTLAB_DATA``; its files lie in ``folder[/config]``.
+        hub: Id on the Hugging Face hub; None: not to be had there.
+        config: Config on the hub; ``"{config}"`` stands for the config of the short name.
+        revision: Commit on the hub; None: the default branch.
+        configs: The configs, mostly languages; empty: there is one and it has no name.
+        default: The config that the bare name means.
+        language: Of the rows; ``"{config}"`` where the config is the language.
+        trained_in: The configs that have a train split; None: all. The others are for zero-shot
+            evaluation.
+        cut: How dev is cut from train; None: it is stored.
+        generated: Made by :mod:`peftlab.tasks.pocket` instead of read.
+        source: Where the data come from, for those who must fetch them.
+    """
+
+    name: str
+    kind: str
+    options: Mapping[str, Any]
+    splits: Mapping[str, str] = field(
+        default_factory=lambda: {"train": "train", "dev": "validation", "test": "test"}
+    )
+    folder: str = ""
+    hub: str | None = None
+    config: str | None = None
+    revision: str | None = None
+    configs: tuple[str, ...] = ()
+    default: str | None = None
+    language: str = "en"
+    trained_in: tuple[str, ...] | None = None
+    cut: Cut | None = None
+    generated: bool = False
+    source: str = ""
+
+
+def _glue(
+    name: str, kind: str = "classification", test: str = "validation", **options: Any
+) -> DataSet:
+    """A GLUE task (Wang et al., 2019): the hub hides its test labels, so validation is the test."""
+    return DataSet(
+        name=f"glue/{name}",
+        kind=kind,
+        options=options,
+        splits={"train": "train", "test": test},
+        folder=f"glue_{name}",
+        hub="nyu-mll/glue",
+        config=name,
+        cut=Cut(),
+    )
+
+
+_ENTAILED = ("entailment", "not_entailment")
+_SENTENCES = ("sentence1", "sentence2")
+
+_INTENTS = (
+    "AddToPlaylist",
+    "BookRestaurant",
+    "PlayMusic",
+    "RateBook",
+    "SearchCreativeWork",
+    "SearchScreeningEvent",
+    "alarm/cancel_alarm",
+    "alarm/modify_alarm",
+    "alarm/set_alarm",
+    "alarm/show_alarms",
+    "alarm/snooze_alarm",
+    "alarm/time_left_on_alarm",
+    "reminder/cancel_reminder",
+    "reminder/set_reminder",
+    "reminder/show_reminders",
+    "weather/find",
+)  # fmt: skip
+
+_SLOTS = (
+    "album", "artist", "best_rating", "condition_description", "condition_temperature", "cuisine",
+    "datetime", "entity_name", "facility", "genre", "location", "movie_name", "movie_type",
+    "music_item", "object_location_type", "object_name", "object_part_of_series_type",
+    "object_select", "object_type", "party_size_description", "party_size_number", "playlist",
+    "rating_unit", "rating_value", "recurring_datetime", "reference", "reference-part",
+    "reminder/todo", "restaurant_name", "restaurant_type", "served_dish", "service", "sort",
+    "track", "weather/attribute",
+)  # fmt: skip
+
+
+def _xsid(name: str, kind: str, **options: Any) -> DataSet:
+    """A task of xSID 0.7 (van der Goot et al., 2021), which is not on the hub.
+
+    Its English train split is not part of the usual download: English *validation*
+    stands in as train, with a fifth of it cut out as dev. The other languages are test only.
+    """
+    return DataSet(
+        name=name,
+        kind=kind,
+        options=options,
+        splits={"train": "validation", "test": "test"},
+        folder="xsid",
+        configs=(
+            "en", "ar", "da", "de", "de-ba", "de-muc", "de-st", "gsw", "id", "it", "ja", "kk",
+            "lt", "nap", "nl", "no", "sr", "tr", "zh",
+        ),
+        language="{config}",
+        trained_in=("en",),
+        cut=Cut(share=0.2),
+        source="https://github.com/mainlp/xsid, data/xSID-0.7",
+    )  # fmt: skip
+
+
+def _pocket(name: str, kind: str = "classification", **options: Any) -> DataSet:
+    """A pocket task: generated by :mod:`peftlab.tasks.pocket`, parallel in six languages."""
+    return DataSet(
+        name=f"pocket/{name}",
+        kind=kind,
+        options=options,
+        splits={"train": "train", "dev": "dev", "test": "test"},
+        configs=("en", "de", "es", "fr", "ru", "tr"),
+        default="en",
+        language="{config}",
+        generated=True,
+    )
+
+
+ROWS = (
+    _glue(
+        "cola",
+        text=("sentence",),
+        labels=("unacceptable", "acceptable"),
+        metrics=("mcc", "accuracy"),
+    ),
+    _glue("sst2", text=("sentence",), labels=("negative", "positive"), metrics=("accuracy",)),
+    _glue(
+        "mrpc",
+        text=_SENTENCES,
+        labels=("not_equivalent", "equivalent"),
+        metrics=("accuracy", "f1"),
+    ),
+    _glue(
+        "qqp",
+        text=("question1", "question2"),
+        labels=("not_duplicate", "duplicate"),
+        metrics=("accuracy", "f1"),
+    ),
+    _glue("stsb", kind="regression", text=_SENTENCES, metrics=("pearson", "spearman")),
+    _glue(
+        "mnli",
+        test="validation_matched",
+        text=("premise", "hypothesis"),
+        labels=("entailment", "neutral", "contradiction"),
+        metrics=("accuracy",),
+    ),
+    _glue("qnli", text=("question", "sentence"), labels=_ENTAILED, metrics=("accuracy",)),
+    _glue("rte", text=_SENTENCES, labels=_ENTAILED, metrics=("accuracy",)),
+    DataSet(
+        name="squad",  # SQuAD 1.1; its test is hidden, so validation is the test
+        kind="qa",
+        options={},
+        splits={"train": "train", "test": "validation"},
+        folder="squad",
+        hub="rajpurkar/squad",
+        cut=Cut(group="title"),
+    ),
+    DataSet(
+        name="sib200",  # Adelani et al., 2024; rows with one index_id are translations
+        kind="classification",
+        options={
+            "text": ("text",),
+            "label": "category",
+            "labels": (
+                "entertainment",
+                "geography",
+                "health",
+                "politics",
+                "science/technology",
+                "sports",
+                "travel",
+            ),
+        },
+        folder="sib200",
+        hub="Davlan/sib200",
+        config="{config}",
+        configs=ANY,
+        language="{config}",
+    ),
+    _xsid("xsid", "classification", text=("text",), label="intent", labels=_INTENTS),
+    _xsid(
+        "xsid-slots",
+        "tagging",
+        tokens="tokens",
+        tags="slots",
+        labels=("O", *(f"{p}-{slot}" for slot in _SLOTS for p in "BI")),
+        metrics=("span_f1", "span_precision", "span_recall", "accuracy"),
+    ),
+    _pocket(
+        "nli",
+        text=("premise", "hypothesis"),
+        labels=("entailment", "neutral", "contradiction"),
+        metrics=("accuracy",),
+    ),
+    _pocket("sentiment", text=("sentence",), labels=("negative", "positive")),
+    _pocket("paraphrase", text=_SENTENCES, labels=("not_equivalent", "equivalent")),
+    _pocket("ner", kind="tagging"),
+    _pocket("qa", kind="qa"),
+    _pocket(
+        "copa",
+        kind="choice",
+        ask="question",
+        prompts={"cause": "What was the cause?", "effect": "What happened as a result?"},
+    ),
+)

@@ -1,0 +1,158 @@
+"""The contract of every method (DESIGN: what right means), over the whole registry.
+
+A new method or preset is tested here as soon as its file exists.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import peftlab as pl
+from peftlab import methods, support
+from peftlab.errors import MergeError
+from peftlab.methods import sites
+from peftlab.training.batches import collate
+
+METHODS = {name: cls() for name, cls in methods.classes().items()} | methods.presets()
+
+
+@pytest.fixture(params=METHODS)
+def method(request: pytest.FixtureRequest) -> methods.Method:
+    return METHODS[request.param]
+
+
+@pytest.fixture
+def model(encoder, toy_task, method):
+    """A freshly built model."""
+    return pl.model(encoder, toy_task, method, seed=1)
+
+
+@pytest.fixture
+def batch(encoder, toy_task, rows) -> dict[str, Any]:
+    features = toy_task.encode(rows, encoder.tokenizer, 64)
+    return collate(features, encoder.tokenizer.pad_token_id)
+
+
+def shake(model: Any) -> Any:
+    """Move every trained weight, as training would, so that no part is a zero by its start."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(5)
+        for _, parameter in model.trainable_parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def hidden(backbone: Any, batch: dict[str, Any]) -> torch.Tensor:
+    inputs = {k: v for k, v in batch.items() if k != "labels"}
+    with torch.no_grad():
+        return backbone(**inputs).last_hidden_state
+
+
+def tree(module: torch.nn.Module) -> list[tuple[str, type]]:
+    return [(name, type(child)) for name, child in module.named_modules()]
+
+
+def snapshot(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def test_start(make_encoder, model_type, toy_task, method, batch):
+    """Zero-init methods leave the output bitwise as it is; the others are only near it."""
+    bare = hidden(make_encoder(model_type).backbone, batch)
+    built = pl.model(make_encoder(model_type), toy_task, method)
+    difference = (hidden(built.backbone, batch) - bare).abs().max()
+    if method.starts_at_zero:
+        assert difference == 0
+    else:
+        assert 0 < difference < 0.5
+
+
+def test_only_the_declared_train(model, batch):
+    shake(model).train()
+    declared = {f"backbone.{name}" for name in model.method_state()}
+    declared |= {f"head.{name}" for name in model.head.state_dict()}
+    before = snapshot(model)
+    optimiser = torch.optim.AdamW(
+        [p for _, p in model.trainable_parameters()], lr=1e-2, weight_decay=0.1
+    )
+    model(batch).loss.backward()
+    with_gradient = {name for name, p in model.named_parameters() if p.grad is not None}
+    optimiser.step()
+    changed = {n for n, t in model.state_dict().items() if not torch.equal(t, before[n])}
+    assert with_gradient == declared
+    assert changed == declared
+
+
+def test_counts_are_the_closed_form(model, method):
+    counts, summary = method.counts(model.encoder.anatomy), pl.summary(model)
+    assert (summary.trainable, summary.stored, summary.inference) == (
+        counts.trainable,
+        counts.stored,
+        counts.inference,
+    )
+    assert counts.stored == sum(t.numel() for t in model.method_state().values())
+
+
+def test_removing_the_sites_restores_the_encoder(make_encoder, model_type, toy_task, method):
+    bare = make_encoder(model_type).backbone
+    built = pl.model(make_encoder(model_type), toy_task, method)
+    sites.remove(built.backbone)
+    assert tree(built.backbone) == tree(bare)
+
+
+def test_one_seed_is_one_model(make_encoder, model_type, toy_task, method):
+    torch.manual_seed(11)
+    state = torch.get_rng_state()
+    one = snapshot(pl.model(make_encoder(model_type), toy_task, method, seed=3))
+    assert torch.equal(torch.get_rng_state(), state), "the caller's random state was changed"
+    torch.manual_seed(12)
+    two = snapshot(pl.model(make_encoder(model_type), toy_task, method, seed=3))
+    other = snapshot(pl.model(make_encoder(model_type), toy_task, method, seed=4))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("check", support.CHECKS)
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_support(make_encoder, model_type, toy_task, method, batch, attention, check):
+    """Padding, merging, bf16 autocast, gradient checkpointing and compiling, on both kernels."""
+    model = pl.model(make_encoder(model_type, attention=attention), toy_task, method)
+    shake(model)
+    if check == "merge" and not method.mergeable:
+        before = snapshot(model)
+        with pytest.raises(MergeError, match="cannot be merged"):
+            support.check_merge(model, batch)
+        assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+    else:
+        support.CHECKS[check](model, batch)
+
+
+@pytest.mark.parametrize("dtype", support.MERGE_TOLERANCE)
+def test_merge_and_back(make_encoder, model_type, toy_task, method, batch, dtype):
+    if not method.mergeable:
+        pytest.skip("not mergeable")
+    bare = make_encoder(model_type)
+    model = shake(pl.model(make_encoder(model_type), toy_task, method)).to(dtype)
+    unmerged, unmerged_tree = snapshot(model), tree(model)
+    support.check_merge(model, batch)
+    assert model.merged
+    assert tree(model.backbone) == tree(bare.backbone)
+    merged = snapshot(model)
+    assert any(
+        not torch.equal(merged[f"backbone.{name}"], tensor.to(dtype))
+        for name, tensor in bare.backbone.state_dict().items()
+    )
+    model.merge()
+    assert all(torch.equal(tensor, merged[name]) for name, tensor in model.state_dict().items())
+    model.unmerge()
+    assert not model.merged
+    assert tree(model) == unmerged_tree
+    assert all(torch.equal(tensor, unmerged[name]) for name, tensor in model.state_dict().items())
+
+
+def test_settings_make_the_same_method(method):
+    assert methods.get(method.settings()) == method

@@ -1,0 +1,91 @@
+"""Records for tests, made from known numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from peftlab.results.record import (
+    CurvePoint,
+    EvaluationPoint,
+    Parameters,
+    Record,
+    RunSettings,
+    Sizes,
+    Tokens,
+)
+
+
+def settings(
+    label: str = "full", task: str = "toy", seed: int = 0, rate: float | None = 1e-3, **more: Any
+) -> RunSettings:
+    training: dict[str, Any] = {"seed": seed}
+    if rate is not None:
+        training["learning_rate"] = rate
+    more.setdefault("encoder", "tiny")
+    return RunSettings(
+        task=task, method={"name": label}, method_label=label, training=training, **more
+    )
+
+
+def record(
+    label: str = "full",
+    task: str = "toy",
+    seed: int = 0,
+    rate: float | None = 1e-3,
+    *,
+    accuracy: float = 0.8,
+    dev: float | None = None,
+    rows: int = 200,
+    trainable: int = 1000,
+    transfer: dict[str, float] | None = None,
+    **more: Any,
+) -> Record:
+    """A good run whose example scores have exactly the given accuracy on ``rows`` rows."""
+    asked = settings(label, task, seed, rate, **more)
+    random = np.random.default_rng([seed, len(label)])
+    scores = np.zeros(rows)
+    scores[: round(accuracy * rows)] = 1
+    random.shuffle(scores)
+    metrics = {
+        "dev": {"accuracy": accuracy if dev is None else dev},
+        "test": {"accuracy": float(scores.mean())},
+    }
+    metrics |= {name: {"accuracy": value} for name, value in (transfer or {}).items()}
+    steps = range(1, 4) if rate is not None else range(0)
+    return Record(
+        id=asked.id,
+        experiment="made",
+        settings=asked,
+        sizes=Sizes(train=100, dev=50, test=rows),
+        parameters=Parameters(
+            trainable=trainable, stored=trainable, inference=0, head=10, backbone=5000
+        ),
+        metrics=metrics,
+        main_metric="accuracy",
+        example_scores={"test": scores.tolist()},
+        curve=[CurvePoint(step=s, loss=1 / s, learning_rate=rate or 0.0) for s in steps],
+        evaluations=[
+            EvaluationPoint(step=s, epoch=s / 3, metrics={"accuracy": 0.5 + s / 10}) for s in steps
+        ],
+        seconds={"load": 0.5, "train": 2.0, "test": 0.5, "total": 3.0},
+        tokens=Tokens(real=10, padded=12),
+        device="cpu",
+        precision="fp32",
+        machine={"cpu": "a processor", "gpu": None},
+    )
+
+
+def grid() -> list[Record]:
+    """Two tasks, a control, two methods, two rates at seed 0, and two more seeds at the better."""
+    made = []
+    for task in ("one", "two"):
+        made.append(record("majority", task, rate=None, accuracy=0.5, trainable=0))
+        for label, accuracy, count in (("full", 0.9, 5000), ("lora", 0.8, 100)):
+            made.append(record(label, task, 0, 1e-4, accuracy=0.6, trainable=count))
+            made += [
+                record(label, task, seed, 1e-3, accuracy=accuracy + seed / 100, trainable=count)
+                for seed in (0, 1, 2)
+            ]
+    return made

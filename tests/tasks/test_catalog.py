@@ -1,0 +1,176 @@
+"""Every row of the table loads, encodes, trains a step and is scored, on made-up rows."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from peftlab import tasks
+from peftlab.errors import DataError, OfflineError, UnknownNameError
+from peftlab.tasks import catalog
+from peftlab.training.batches import collate
+
+from .conftest import made_up, right_logits, write
+
+READ = [row for row in catalog.ROWS if not row.generated]
+
+
+def short_name(row):
+    if not row.configs:
+        return row.name
+    return f"{row.name}/{'deu_Latn' if row.configs == catalog.ANY else row.configs[0]}"
+
+
+@pytest.mark.parametrize("row", READ, ids=lambda row: row.name)
+def test_row_loads_encodes_learns_and_scores(row, tmp_path, monkeypatch, tokenizer):
+    name = short_name(row)
+    folder = tmp_path / row.folder
+    if row.configs:
+        folder /= name.rpartition("/")[2]
+    for split in set(row.splits.values()):
+        write(folder / f"{split}.jsonl.gz", made_up(row.kind, dict(row.options), 120))
+    monkeypatch.setenv("PEFTLAB_DATA", str(tmp_path))
+    task = tasks.task(name)
+    assert task.splits == ("train", "dev", "test")
+    sizes = task.sizes
+    if row.cut:
+        assert sizes["train"] + sizes["dev"] == 120
+        assert 0 < sizes["dev"] <= row.cut.share * 120
+    assert task.provenance["source"] == "folder"
+    assert str(tmp_path) not in str(task.provenance)
+
+    rows = task.rows("test")
+    features = task.encode(rows, tokenizer, 48)
+    assert ("token_type_ids" in features[0]) == ("token_type_ids" in tokenizer.model_input_names)
+    assert "attention_mask" not in features[0]
+    head = task.head(8, "mean", dropout=0.0)
+    batch = collate(features[:4], 0)
+    hidden = torch.randn(*batch["input_ids"].shape, 8)
+    loss = head.loss(head(hidden, batch), batch)
+    loss.backward()
+    assert math.isfinite(loss.item())
+    assert all(p.grad is not None for p in head.parameters())
+
+    evaluation = task.evaluate(rows, features, right_logits(task, features))
+    assert evaluation.metrics[task.main_metric] == pytest.approx(1)
+    assert set(evaluation.metrics) == set(task.metrics)
+    assert len(evaluation.example_scores) == len(rows)
+    if task.kind != "qa":
+        assert tasks.majority(task).metrics[task.main_metric] < 0.99
+
+
+def test_zero_shot_language_has_a_test_split_only(tmp_path, monkeypatch):
+    row = next(r for r in catalog.ROWS if r.name == "xsid")
+    for split in ("validation", "test"):
+        write(tmp_path / "xsid" / "de" / f"{split}.jsonl.gz", made_up(row.kind, row.options, 40))
+    monkeypatch.setenv("PEFTLAB_DATA", str(tmp_path))
+    task = tasks.task("xsid/de")
+    assert task.splits == ("test",)
+    assert task.language == "de"
+    with pytest.raises(DataError, match=r"'xsid/de' has no train split .* train on xsid/en\.$"):
+        task.rows("train")
+
+
+def test_names_are_unique_and_all_known_names_resolve():
+    assert len({row.name for row in catalog.ROWS}) == len(catalog.ROWS)
+    for name in tasks.names():
+        assert tasks.task(name.replace("<config>", "deu_Latn")).splits
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("glue/sst", r"no data set 'glue/sst': did you mean 'glue/sst2'"),
+        ("xsid/dee", r"no config of the data set 'xsid' 'dee': did you mean 'de'"),
+    ],
+)
+def test_unknown_names(name, sentence):
+    with pytest.raises(UnknownNameError, match=sentence):
+        tasks.task(name)
+
+
+def test_missing_config_is_asked_for():
+    with pytest.raises(DataError, match=r"'sib200' has configs: name one, as in sib200/<config>"):
+        tasks.task("sib200")
+
+
+def test_misspelt_config_of_a_folder(tmp_path, monkeypatch):
+    write(tmp_path / "sib200" / "deu_Latn" / "test.jsonl.gz", [{}])
+    monkeypatch.setenv("PEFTLAB_DATA", str(tmp_path))
+    with pytest.raises(UnknownNameError, match="did you mean 'deu_Latn'"):
+        tasks.task("sib200/deu_Latin")
+
+
+def test_peftlab_data_that_is_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("PEFTLAB_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match=r"PEFTLAB_DATA names .*nowhere', which is no folder"):
+        tasks.task("squad")
+
+
+def test_missing_split_file_is_named(tmp_path, monkeypatch):
+    (tmp_path / "squad").mkdir()
+    monkeypatch.setenv("PEFTLAB_DATA", str(tmp_path))
+    with pytest.raises(DataError, match=r"no file validation\.jsonl\.gz: it holds nothing"):
+        tasks.task("squad").rows("test")
+
+
+def test_data_set_that_is_not_on_the_hub_names_the_folder(monkeypatch):
+    monkeypatch.delenv("PEFTLAB_DATA", raising=False)
+    with pytest.raises(OfflineError, match=r"not on the hub: put it at xsid/de/test\.jsonl\.gz"):
+        tasks.task("xsid/de").rows("test")
+
+
+def test_hub_away_fails_at_once_and_names_the_offline_way(tmp_path):
+    code = (
+        "import time, peftlab as pl, datasets\n"
+        "start = time.perf_counter()\n"
+        "try: pl.task('glue/rte').rows('test')\n"
+        "except pl.PeftlabError as e: print(type(e).__name__, e, time.perf_counter() - start)\n"
+    )
+    env = {k: v for k, v in os.environ.items() if k not in ("PEFTLAB_DATA", "HF_HOME")}
+    env |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    out = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    ).stdout
+    assert out.startswith("OfflineError The data set 'glue/rte' cannot be had from the hub")
+    assert "HF_HUB_OFFLINE" in out
+    assert "glue_rte/validation.jsonl.gz" in out
+    assert "PEFTLAB_DATA" in out
+    assert float(out.rsplit(maxsplit=1)[1]) < 5
+
+
+def test_hub_rows_are_used_where_the_folder_has_none(monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    from peftlab.tasks import sources
+
+    row = next(r for r in catalog.ROWS if r.name == "glue/rte")
+    asked = []
+
+    def load_dataset(hub, config, revision=None):
+        asked.append((hub, config, revision))
+        rows = made_up(row.kind, row.options, 20)
+        return datasets.DatasetDict(
+            {split: datasets.Dataset.from_list(rows) for split in ("train", "validation")}
+        )
+
+    sources._hub_splits.cache_clear()
+    monkeypatch.delenv("PEFTLAB_DATA", raising=False)
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    task = tasks.task("glue/rte")
+    assert asked == []  # nothing is read before it is needed
+    assert task.sizes == {"train": 18, "dev": 2, "test": 20}
+    assert asked == [("nyu-mll/glue", "rte", None)]
+    assert task.provenance["source"] == "hub"
+    sources._hub_splits.cache_clear()
+
+
+def test_import_is_light():
+    heavy = ("datasets", "sklearn", "scipy", "pandas", "transformers")
+    code = f"import sys, peftlab.tasks; print([m for m in {heavy} if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
