@@ -97,13 +97,12 @@ def _run(options: argparse.Namespace) -> int:
     )
     if options.dry_run:
         for run in grid.runs():
-            settings = run.settings
-            state = "done" if settings.id in grid.records else "to do"
-            rate = "" if settings.learning_rate is None else f" rate {settings.learning_rate:g}"
-            control = " random weights" if settings.random_weights else ""
+            state = "done" if run.id in grid.records else "to do"
+            rate = "" if run.learning_rate is None else f" rate {run.learning_rate:g}"
+            control = " random weights" if run.random_weights else ""
             print(
-                f"{settings.id} {state:5} {settings.encoder}{control} {settings.task} "
-                f"{settings.method_label}{rate} seed {settings.seed}"
+                f"{run.id} {state:5} {run.encoder}{control} {run.task} "
+                f"{run.method_label}{rate} seed {run.seed}"
             )
         undecided = grid.left() - len(grid.pending())
         print(f"{grid.left()} to do, {undecided} of them when the learning rates are chosen")

@@ -64,6 +64,11 @@ class TaskEntry(Strict):
     settings: dict[str, Any] = Field(default={})
 
     @property
+    def how(self) -> dict[str, Any]:
+        """The options with which :func:`peftlab.task` opens it."""
+        return self.options | ({} if self.kind is None else {"kind": self.kind})
+
+    @property
     def limits(self) -> dict[str, int]:
         """The limits that are set, by split."""
         sizes = {"train": self.train, "dev": self.dev, "test": self.test}
@@ -140,7 +145,7 @@ class Experiment(Strict):
         for label in named.union(*(task.without for task in self.tasks)):
             if label not in self.methods:
                 raise unknown("method in this experiment", label, self.methods)
-        ids = [run.settings.id for cell in self.cells() for run in cell.tuning_runs()]
+        ids = [run.id for cell in self.cells() for run in cell.tuning_runs()]
         if len(set(ids)) < len(ids):
             raise ValueError("two runs are the same: a rate, task, encoder or method is repeated")
         return self
@@ -164,14 +169,6 @@ class Experiment(Strict):
 
 
 @dataclass(frozen=True)
-class Run:
-    """One run of the grid: its settings, and how its task is opened."""
-
-    settings: RunSettings
-    task: TaskEntry
-
-
-@dataclass(frozen=True)
 class CellPlan:
     """One cell: encoder, task and method; knows its runs and which of them come next."""
 
@@ -180,7 +177,7 @@ class CellPlan:
     task: TaskEntry
     label: str
 
-    def run(self, rate: float | None, seed: int) -> Run:
+    def run(self, rate: float | None, seed: int) -> RunSettings:
         """Return the run at a rate and seed."""
         entry = self.experiment.methods[self.label]
         training: dict[str, Any] = {"seed": seed}
@@ -192,19 +189,19 @@ class CellPlan:
         transfer = self.task.transfer
         if transfer is None:
             transfer = [name.format(task=self.task.name) for name in self.experiment.transfer]
-        settings = RunSettings(
+        return RunSettings(
             encoder=self.encoder.name,
             random_weights=self.encoder.random_weights,
             task=self.task.name,
+            task_options=self.task.how,
             limits=self.task.limits,  # type: ignore[arg-type]
             method=method,
             method_label=self.label,
             training=training,
             transfer=transfer,
         )
-        return Run(settings, self.task)
 
-    def tuning_runs(self) -> list[Run]:
+    def tuning_runs(self) -> list[RunSettings]:
         """Return the first stage: every rate at the tuning seed."""
         seed = self.experiment.tuning.seed
         return [self.run(rate, seed) for rate in self.experiment.rates(self.label)]
@@ -219,7 +216,7 @@ class CellPlan:
         """Return how many runs both stages have."""
         return len(self.tuning_runs()) + len(self.other_seeds())
 
-    def runs(self, records: Mapping[str, Record]) -> list[Run]:
+    def runs(self, records: Mapping[str, Record]) -> list[RunSettings]:
         """Return the runs that are decided by now: all of them once the first stage is recorded.
 
         Args:
@@ -229,7 +226,7 @@ class CellPlan:
         if len(first) == 1:
             rate = self.experiment.rates(self.label)[0]
         else:
-            done = [records.get(run.settings.id) for run in first]
+            done = [records.get(run.id) for run in first]
             if None in done:
                 return first
             best = best_rate(record for record in done if record is not None)

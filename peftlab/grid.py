@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +18,13 @@ from statistics import fmean
 from typing import Any
 
 from peftlab.errors import OutOfMemoryError, TrainingError
-from peftlab.experiments import MAJORITY, Experiment, Run, TaskEntry
-from peftlab.results.record import Git, Parameters, Record, Sizes, now
+from peftlab.experiments import MAJORITY, Experiment
+from peftlab.results.record import Git, Parameters, Record, RunSettings, Sizes, now
 from peftlab.results.store import Store
 from peftlab.tasks.base import Task
 from peftlab.timing import Phases, machine
 
-Execute = Callable[[Run, Path], Record]
+Execute = Callable[[RunSettings, Path], Record]
 WORK = ".peftlab"
 POLL_SECONDS = 1.0
 
@@ -54,19 +54,19 @@ class Grid:
         self._execute = self.execute or Executor()
         self.refresh()
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[RunSettings]:
         """Return every run that is decided by now, done or not."""
         return [run for cell in self.experiment.cells() for run in cell.runs(self.records)]
 
-    def pending(self) -> list[Run]:
+    def pending(self) -> list[RunSettings]:
         """Return the runs that can be done now."""
-        return [run for run in self.runs() if run.settings.id not in self.records]
+        return [run for run in self.runs() if run.id not in self.records]
 
     def left(self) -> int:
         """Return how many runs are still to be done, undecided ones included."""
         left = 0
         for cell in self.experiment.cells():
-            open_runs = [r for r in cell.runs(self.records) if r.settings.id not in self.records]
+            open_runs = [r for r in cell.runs(self.records) if r.id not in self.records]
             undecided = cell.size() - len(cell.runs(self.records))
             # Where every rate failed, nothing is open and the other seeds are never decided.
             left += len(open_runs) + (undecided if open_runs else 0)
@@ -107,26 +107,26 @@ class Grid:
         while before != len(self.records):  # a first stage that is complete decides more runs
             before = len(self.records)
             for run in self.pending():
-                if not self.store.has(self.experiment.name, run.settings.id):
+                if not self.store.has(self.experiment.name, run.id):
                     continue
-                record = self.store.load(self.experiment.name, run.settings.id)
+                record = self.store.load(self.experiment.name, run.id)
                 stale = record.status != "ok" and record.created < self.started
                 if not (stale and self.retry):
                     self.records[record.id] = record
 
-    def _do(self, run: Run) -> None:
+    def _do(self, run: RunSettings) -> None:
         """Do one run and write its record, whatever becomes of it."""
-        folder = self._folder("runs") / run.settings.id
+        folder = self._folder("runs") / run.id
         try:
             done = self._execute(run, folder)
             found = done.settings.encoder_fingerprint
-            settings = run.settings.model_copy(update={"encoder_fingerprint": found})
+            settings = run.model_copy(update={"encoder_fingerprint": found})
             record = done.replaced(settings=settings, experiment=self.experiment.name)
         except TrainingError as error:
             record = Record(
-                id=run.settings.id,
+                id=run.id,
                 experiment=self.experiment.name,
-                settings=run.settings,
+                settings=run,
                 status="oom" if isinstance(error, OutOfMemoryError) else "failed",
                 error=str(error),
                 machine=machine.describe(),
@@ -139,11 +139,11 @@ class Grid:
         self.report(self._line(record))
 
     @contextmanager
-    def _claimed(self, run: Run) -> Iterator[bool]:
+    def _claimed(self, run: RunSettings) -> Iterator[bool]:
         """Hold a run's lock and say whether it is ours to do; another process may have it."""
         from filelock import FileLock, Timeout
 
-        lock = FileLock(self._folder("locks") / f"{run.settings.id}.lock")
+        lock = FileLock(self._folder("locks") / f"{run.id}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -152,7 +152,7 @@ class Grid:
         try:
             # It may have been finished between our look at the records and the lock.
             self.refresh()
-            yield run.settings.id not in self.records
+            yield run.id not in self.records
         finally:
             lock.release()
 
@@ -203,59 +203,58 @@ class Executor:
     def __init__(self) -> None:
         self._tasks: dict[str, Task] = {}
 
-    def __call__(self, run: Run, folder: Path) -> Record:
+    def __call__(self, run: RunSettings, folder: Path) -> Record:
         """Do one run; see :func:`peftlab.train` for what is raised."""
         clock = Phases()
-        settings = run.settings
-        limits: dict[str, int] = dict(settings.limits)  # type: ignore[arg-type]
+        limits: dict[str, int] = dict(run.limits)  # type: ignore[arg-type]
         shared: dict[str, Any] = {k: v for k, v in limits.items() if k == "test"}
         with clock("load"):
-            task = self.task(settings.task, run.task).limit(**limits)
-            transfer = [self.task(name, run.task).limit(**shared) for name in settings.transfer]
-        if settings.method["name"] == MAJORITY:
+            task = self.task(run.task, run.task_options).limit(**limits)
+            transfer = [self.task(n, run.task_options).limit(**shared) for n in run.transfer]
+        if run.method["name"] == MAJORITY:
             return majority(run, task, transfer, clock)
         return _train(run, task, transfer, folder, clock)
 
-    def task(self, name: str, entry: TaskEntry) -> Task:
-        """Return a task, opened as the entry says and read at most once."""
+    def task(self, name: str, options: Mapping[str, Any]) -> Task:
+        """Return a task, opened with its options and read at most once."""
         from peftlab.tasks import task
 
-        key = json.dumps([name, entry.kind, entry.options], sort_keys=True)
+        key = json.dumps([name, options], sort_keys=True)
         if key not in self._tasks:
-            self._tasks[key] = task(name, entry.kind, **entry.options)
+            chosen: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in options.items()
+            }
+            self._tasks[key] = task(name, **chosen)
         return self._tasks[key]
 
 
-def _train(run: Run, task: Task, transfer: list[Task], folder: Path, clock: Phases) -> Record:
+def _train(
+    run: RunSettings, task: Task, transfer: list[Task], folder: Path, clock: Phases
+) -> Record:
     """Build and train the model of a run, on the GPU where there is one."""
     import torch
 
     from peftlab.model import model as build
     from peftlab.training import TrainSettings, train
 
-    settings = run.settings
     with clock("load"):
         model = build(
-            settings.encoder,
-            task,
-            settings.method,
-            seed=settings.seed,
-            random_weights=settings.random_weights,
+            run.encoder, task, run.method, seed=run.seed, random_weights=run.random_weights
         )
         if torch.cuda.is_available():
             model.to("cuda")
     return train(
         model,
         task,
-        TrainSettings(**settings.training),  # type: ignore[arg-type]
+        TrainSettings(**run.training),  # type: ignore[arg-type]
         transfer=transfer,
         folder=folder,
-        label=settings.method_label,
+        label=run.method_label,
         clock=clock,
     )
 
 
-def majority(run: Run, task: Task, transfer: list[Task], clock: Phases) -> Record:
+def majority(run: RunSettings, task: Task, transfer: list[Task], clock: Phases) -> Record:
     """Score the control that always predicts what is most frequent in the training split.
 
     Args:
@@ -279,8 +278,8 @@ def majority(run: Run, task: Task, transfer: list[Task], clock: Phases) -> Recor
             found = tasks.majority(each, "test", train=task)
             metrics[name], scores[name] = found.metrics, found.example_scores
     return Record(
-        id=run.settings.id,
-        settings=run.settings,
+        id=run.id,
+        settings=run,
         sizes=Sizes(**{split: len(task.rows(split)) for split in ("train", "dev", "test")}),
         parameters=Parameters(trainable=0, stored=0, inference=0, head=0, backbone=0),
         metrics=metrics,

@@ -12,11 +12,15 @@ import sys
 from pathlib import Path
 
 import nbformat
-from nbformat import NotebookNode
+from nbformat import NotebookNode, from_dict
 
 from tools.owner import ROOT, repository
 
-KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+# The lexer is what lets the book colour lines that begin with ! or %.
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python", "pygments_lexer": "ipython3"},
+}
 KEPT = ("tags", "mystnb")
 SET_UP = """\
 # Set-up. On Colab this installs peftlab; torch, numpy and transformers stay as they are.
@@ -42,7 +46,7 @@ def is_set_up(cell: NotebookNode) -> bool:
 def stripped(notebook: NotebookNode, first: str) -> NotebookNode:
     """Return a copy as it should stand in git; ``first`` is the set-up cell's source."""
     notebook = copy.deepcopy(notebook)
-    notebook.metadata = NotebookNode(kernelspec=NotebookNode(KERNEL))
+    notebook.metadata = from_dict(METADATA)
     for cell in notebook.cells:
         cell.metadata = NotebookNode({k: v for k, v in cell.metadata.items() if k in KEPT})
         if cell.cell_type == "code":

@@ -1,4 +1,4 @@
-"""Open every executed page with where it can be run and how long that takes, as measured.
+"""Open every chapter with where it can be run and how long that takes, as measured.
 
 The time on a CPU is that of the execution whose outputs the page shows. Times on GPUs come from
 book/chapters.json, written by ``make record-times`` on the machine it names; a page without
@@ -13,6 +13,8 @@ from typing import Any
 from docutils import nodes
 from sphinx.application import Sphinx
 
+# Pages that only draw records: nobody runs them by themselves.
+NO_CHAPTERS = ("book/index", "book/reference/")
 RECORDS = "book/chapters.json"
 
 
@@ -38,7 +40,7 @@ def open_page(app: Sphinx, document: nodes.document) -> None:
     name = app.env.docname
     data = app.env.nb_metadata.get(name, {}).get("exec_data")  # type: ignore[attr-defined]
     title = next(iter(document.findall(nodes.title)), None)
-    if data is None or title is None or name == app.config.root_doc:
+    if data is None or title is None or name.startswith(NO_CHAPTERS):
         return
     path = Path(app.srcdir) / RECORDS
     records = json.loads(path.read_text()).get(name, []) if path.exists() else []

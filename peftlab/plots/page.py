@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,13 @@ class Plot:
         buffer = io.StringIO()
         with rc_context({"svg.hashsalt": "peftlab"}):
             self.figures[theme].savefig(buffer, format="svg", metadata={"Date": None})
-        return buffer.getvalue()
+        # matplotlib names clip paths after memory addresses: number them instead.
+        numbers: dict[str, str] = {}
+        return re.sub(
+            r"\bp[0-9a-f]{10}\b",
+            lambda found: numbers.setdefault(found[0], f"clip{len(numbers)}"),
+            buffer.getvalue(),
+        )
 
     def save(self, folder: str | Path, name: str) -> list[Path]:
         """Write ``name-light.svg``, ``name-dark.svg`` and ``name.csv`` into a folder."""

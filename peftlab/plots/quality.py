@@ -224,11 +224,10 @@ def transfer(records: Sequence[Record], method: str | None = None) -> Plot:
             axis.set(ylabel=f"{part['metric'].iloc[0]} (bars: lowest to highest seed)", title=task)
         axes[0].legend(fontsize="small")
 
-    away = table["scored_on"] != "trained on"
     said = "; ".join(
         f"{task}, {series}: {home:.3f} where trained, {other:.3f} elsewhere on average"
         for (task, series), part in table.groupby(["task", "series"], sort=False)
-        for home, other in [(part[~away]["mean"].mean(), part[away]["mean"].mean())]
+        for home, other in [part.groupby(part["scored_on"] != "trained on")["mean"].mean()]
     )
     size = page.panel_size(len(tasks), 4.4, 3.4)
     return page.plot(draw, table, f"Score by language of the test. {said}.", *size)

@@ -34,7 +34,12 @@ if TYPE_CHECKING:
 POOL = 16  # batches drawn at once, so that examples of one length can share a batch
 
 
-def pretrain(recipe: Path | str, out: Path | str, work: Path | str | None = None) -> dict[str, Any]:
+def pretrain(
+    recipe: Path | str,
+    out: Path | str,
+    work: Path | str | None = None,
+    checkpoint_s: float = 60.0,
+) -> dict[str, Any]:
     """Make an encoder as a recipe says.
 
     It can be killed at any moment; the same call goes on from the last checkpoint. With the same
@@ -46,6 +51,7 @@ def pretrain(recipe: Path | str, out: Path | str, work: Path | str | None = None
             ``1_Pooling/config.json``. Other files in it stay.
         work: Folder for the teacher's embeddings and the checkpoints; ``.peftlab/pretraining`` here
             if not given. It can be deleted afterwards.
+        checkpoint_s: Seconds between checkpoints.
 
     Returns:
         What was done: corpus sizes, parameters, seconds and curves of the stages.

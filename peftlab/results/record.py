@@ -53,6 +53,7 @@ class RunSettings(Strict):
             that an id can be computed before anything is loaded.
         random_weights: Whether the encoder's weights were drawn, not loaded (a control).
         task: Name of the task trained on.
+        task_options: How it was opened, beyond its name (kind and fields of a user's own data).
         limits: Rows asked for by split; a split that is missing here is used whole.
         method: Name and settings, as :meth:`peftlab.methods.base.Method.settings` gives them.
         method_label: What the table calls the method; not part of the id.
@@ -65,6 +66,7 @@ class RunSettings(Strict):
     encoder_fingerprint: str = ""
     random_weights: bool = False
     task: str
+    task_options: dict[str, JsonValue] = {}
     limits: dict[Literal["train", "dev", "test"], NonNegativeInt] = {}
     method: dict[str, JsonValue]
     method_label: str = ""
@@ -273,8 +275,9 @@ class Record(Strict):
 
 
 def sentence(error: ValidationError) -> str:
-    """Put the first fault of a pydantic error into words."""
-    fault = error.errors(include_url=False, include_context=False)[0]
+    """Put one fault of a pydantic error into words: an unknown key rather than what it left out."""
+    faults = error.errors(include_url=False, include_context=False)
+    fault = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
     where = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         return f"{where} is no known key"

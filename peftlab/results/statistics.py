@@ -133,8 +133,11 @@ def bootstrap(
         size = min(block, resamples - start)
         # How often each seed and example is drawn, instead of which: sums stay matrix products.
         of_seeds = random.multinomial(drawn, np.full(n_seeds, 1 / n_seeds), size) / drawn
-        of_examples = random.multinomial(n_examples, np.full(n_examples, 1 / n_examples), size)
-        means.append(np.sum((of_seeds @ difference) * of_examples, axis=1) / n_examples)
+        drawn_examples = random.integers(0, n_examples, (size, n_examples))
+        drawn_examples += n_examples * np.arange(size)[:, None]
+        of_examples = np.bincount(drawn_examples.ravel(), minlength=size * n_examples)
+        of_examples = of_examples.reshape(size, n_examples)
+        means.append(np.einsum("re,re->r", of_seeds @ difference, of_examples) / n_examples)
     tail = 50 * (1 - confidence)
     low, high = np.percentile(np.concatenate(means), [tail, 100 - tail])
     over: Level = "seeds and examples" if n_seeds > 1 else "examples"

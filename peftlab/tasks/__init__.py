@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from peftlab.errors import DataError, SettingsError, unknown
-from peftlab.tasks import catalog, sources
+from peftlab.tasks import catalog, own, sources
 from peftlab.tasks.base import Evaluation, Task
 from peftlab.tasks.choice import ChoiceTask
 from peftlab.tasks.classification import ClassificationTask, RegressionTask
@@ -126,12 +126,12 @@ def _own(source: str | Path | Mapping[str, Any], kind: str, options: dict[str, A
         if isinstance(source, str) and not Path(source).is_dir() and source in names():
             raise SettingsError(f"{source!r} is a known data set: leave kind={kind!r} out.")
         folder = Path(source)
-        name, data = folder.resolve().name, sources.from_folder(folder)
+        name, data = folder.resolve().name, own.from_folder(folder)
     elif isinstance(source, Mapping):
-        name, data = "data", sources.from_mapping(source)
+        name, data = "data", own.from_mapping(source)
         column = options.get({"classification": "label", "tagging": "tags"}.get(kind, ""))
         column = column or {"classification": "label", "tagging": "tags"}.get(kind, "")
-        labels = sources.label_names(source, column)
+        labels = own.label_names(source, column)
         if labels:
             options = {"labels": labels, **options}
     else:

@@ -159,15 +159,6 @@ class Task(ABC):
         return {split: len(self.rows(split)) for split in self.splits}
 
     @property
-    def limits(self) -> dict[str, int]:
-        """The most rows by split that :meth:`limit` allows; a split that is not limited is absent."""
-        found: dict[str, int] = {}
-        for sizes, _ in self._limits:
-            for split, size in sizes.items():
-                found[split] = min(size, found.get(split, size))
-        return found
-
-    @property
     def provenance(self) -> dict[str, Any]:
         """Where the rows come from, what was done to the splits, and SHA-256 over each split.
 

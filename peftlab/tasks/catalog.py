@@ -223,9 +223,29 @@ ROWS = (
         labels=("entailment", "neutral", "contradiction"),
         metrics=("accuracy",),
     ),
-    _pocket("sentiment", text=("sentence",), labels=("negative", "positive")),
-    _pocket("paraphrase", text=_SENTENCES, labels=("not_equivalent", "equivalent")),
-    _pocket("ner", kind="tagging"),
+    _pocket(
+        "sentiment",
+        text=("sentence",),
+        labels=("negative", "positive"),
+        metrics=("accuracy",),
+    ),
+    _pocket(
+        "topic",
+        text=("text",),
+        labels=("food", "sport", "travel", "weather", "health", "technology"),
+    ),
+    _pocket(
+        "paraphrase",
+        text=_SENTENCES,
+        labels=("not_equivalent", "equivalent"),
+        metrics=("accuracy", "f1"),
+    ),
+    _pocket(
+        "ner",
+        kind="tagging",
+        tags="ner_tags",
+        labels=("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC"),
+    ),
     _pocket("qa", kind="qa"),
     _pocket(
         "copa",

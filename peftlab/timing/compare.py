@@ -206,9 +206,10 @@ def compare(
             gc.enable()
     result = Comparison(samples, warm, baseline, seed=seed)
     for name in result.noisy():
+        share = result.iqr(name) / result.median(name)
         warnings.warn(
-            f"The timing of {name!r} is noisy: its IQR is "
-            f"{result.iqr(name) / result.median(name):.0%} of the median; close other programs, or time longer windows.",
+            f"The timing of {name!r} is noisy: its IQR is {share:.0%} of the median; close other "
+            "programs, or time longer windows.",
             NoisyTiming,
             stacklevel=2,
         )

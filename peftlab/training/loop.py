@@ -343,7 +343,7 @@ class _Run:
                 size //= 2
         advice = (
             f"{size} rows fit: set batch_size={size}, or accumulation="
-            f"{math.ceil(len(rows) / size)} for the same arithmetic"
+            f"{math.ceil(self.settings.batch_size / size)} for the same arithmetic"
             if size
             else "not even one row fits: choose a shorter max_length or a smaller encoder"
         )

@@ -131,10 +131,9 @@ def test_support(make_encoder, model_type, toy_task, method, batch, attention, c
         support.CHECKS[check](model, batch)
 
 
-@pytest.mark.parametrize("dtype", support.MERGE_TOLERANCE)
+@pytest.mark.parametrize("dtype", support.MERGE_TOLERANCE, ids=str)
+@pytest.mark.parametrize("method", [m for m in METHODS.values() if m.mergeable], ids=str)
 def test_merge_and_back(make_encoder, model_type, toy_task, method, batch, dtype):
-    if not method.mergeable:
-        pytest.skip("not mergeable")
     bare = make_encoder(model_type)
     model = shake(pl.model(make_encoder(model_type), toy_task, method)).to(dtype)
     unmerged, unmerged_tree = snapshot(model), tree(model)

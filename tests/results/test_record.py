@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import pytest
@@ -23,7 +24,11 @@ def test_the_file_has_one_key_a_line():
 
 def test_the_id_is_stable_across_machines_and_versions():
     # If this changes, every committed record gets a new id and every grid is run again.
-    assert settings().id == "8d8c1d2d5d4c"
+    canonical = (
+        '{"encoder":"tiny","limits":{},"method":{"name":"full"},"random_weights":false,'
+        '"task":"toy","task_options":{},"training":{"learning_rate":0.001,"seed":0},"transfer":[]}'
+    )
+    assert settings().id == hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
 def test_the_id_tells_runs_apart_and_nothing_else():
@@ -39,6 +44,7 @@ def test_the_id_tells_runs_apart_and_nothing_else():
         settings(seed=1),
         settings(rate=2e-3),
         settings(task="other"),
+        settings(task_options={"head_layers": 2}),
         settings(label="lora"),
         settings(limits={"train": 10}),
         settings(random_weights=True),

@@ -12,7 +12,9 @@ def test_the_t_interval_is_the_textbook_one():
     values = [0.80, 0.82, 0.87]
     found = seed_interval(values)
     mean, half = np.mean(values), t.ppf(0.975, 2) * np.std(values, ddof=1) / 3**0.5
-    assert (found.estimate, found.low, found.high) == pytest.approx((mean, mean - half, mean + half))
+    assert (found.estimate, found.low, found.high) == pytest.approx(
+        (mean, mean - half, mean + half)
+    )
     assert np.isnan(seed_interval([0.5]).low)
 
 

@@ -64,6 +64,34 @@ def test_row_loads_encodes_learns_and_scores(row, tmp_path, monkeypatch, tokeniz
         assert tasks.majority(task).metrics[task.main_metric] < 0.99
 
 
+@pytest.mark.parametrize("row", [r for r in catalog.ROWS if r.generated], ids=lambda row: row.name)
+def test_generated_row_loads_encodes_and_scores(row, tokenizer):
+    task = tasks.task(row.name)
+    assert task.pocket
+    assert task.language == "en"
+    assert tasks.task(f"{row.name}/en").name == task.name
+    assert task.provenance["source"] == "generated"
+    assert min(task.sizes.values()) >= 100
+    other = tasks.task(f"{row.name}/ru").limit(test=20)
+    assert other.labels == task.labels
+    rows = other.rows("test")
+    features = other.encode(rows, tokenizer, 128)
+    evaluation = other.evaluate(rows, features, right_logits(other, features))
+    assert evaluation.metrics[other.main_metric] > 0.9
+
+
+def test_generated_configs_are_those_of_the_generator():
+    from peftlab.tasks import pocket
+
+    rows = {row.name.removeprefix("pocket/"): row for row in catalog.ROWS if row.generated}
+    assert set(rows) == set(pocket.TASKS)
+    for name, made in pocket.TASKS.items():
+        task = tasks.task(f"pocket/{name}")
+        assert rows[name].configs == pocket.LANGUAGES
+        assert (task.kind, task.labels) == (made.kind, made.labels)
+        assert task.main_metric == made.main_metric
+
+
 def test_zero_shot_language_has_a_test_split_only(tmp_path, monkeypatch):
     row = next(r for r in catalog.ROWS if r.name == "xsid")
     for split in ("validation", "test"):
@@ -141,7 +169,7 @@ def test_hub_away_fails_at_once_and_names_the_offline_way(tmp_path):
     assert "HF_HUB_OFFLINE" in out
     assert "glue_rte/validation.jsonl.gz" in out
     assert "PEFTLAB_DATA" in out
-    assert float(out.rsplit(maxsplit=1)[1]) < 5
+    assert float(out.rsplit(maxsplit=1)[1]) < 10  # retries would take 24 s
 
 
 def test_hub_rows_are_used_where_the_folder_has_none(monkeypatch):

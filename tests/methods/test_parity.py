@@ -1,0 +1,166 @@
+"""The same weights in `adapters` and `peft` give the same states and gradients (≤ 1e-5, fp32)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import peftlab as pl
+from peftlab.foreign import _pieces, _renamed
+from peftlab.methods.base import Method
+
+QKV = ("query", "key", "value")
+LORAS = [
+    pl.LoRA(rank=4, alpha=6),
+    pl.LoRA(rank=3, alpha=16, targets=(*QKV, "intermediate", "output"), leave_out=(1,)),
+    pl.LoRA(targets=("intermediate",)),
+]
+FOR_ADAPTERS = [
+    *(pl.Adapter(activation=a) for a in ("relu", "gelu", "gelu_new", "silu", "swish", "tanh")),
+    pl.Adapter(bottleneck_size=5, leave_out=(0,)),
+    pl.Adapter(bottleneck_size=8, init="zero"),
+    *LORAS,
+]
+FOR_PEFT = [
+    *LORAS,
+    pl.LoRA(targets=("attention_output",)),
+    pl.LoRA(targets=("output",), leave_out=(0, 2)),
+    pl.LoRA(targets=(*QKV, "attention_output", "intermediate", "output")),
+]
+
+
+@pytest.fixture
+def inputs(make_encoder, model_type, rows) -> dict[str, torch.Tensor]:
+    texts = [row["text"] for row in rows]
+    return dict(make_encoder(model_type).tokenizer(texts, padding=True, return_tensors="pt"))
+
+
+def trained(make_encoder: Any, model_type: str, task: Any, method: Method) -> Any:
+    """A model whose method has moved away from its start."""
+    model = pl.model(make_encoder(model_type), task, method)
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for _, parameter in model.trainable_parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model
+
+
+def states_and_gradients(backbone: Any, inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Run a forward and backward pass; the loss weighs every state differently."""
+    states = backbone(**inputs).last_hidden_state * inputs["attention_mask"].unsqueeze(-1)
+    weights = torch.linspace(-1, 1, states.numel()).view_as(states)
+    (states * weights).mean().backward()
+    gradients = {n: p.grad for n, p in backbone.named_parameters() if p.grad is not None}
+    return states.detach(), gradients
+
+
+def assert_equal(model: Any, theirs: Any, inputs: Any, library: Any, rename: Any) -> None:
+    own_states, own = states_and_gradients(model.backbone, inputs)
+    states, gradients = states_and_gradients(theirs, inputs)
+    pieces = _pieces(model.method.to_library(library, model.encoder.anatomy), "default")
+    renamed = {rename(_renamed(name, pieces)): grad for name, grad in own.items()}
+    assert (states - own_states).abs().max() <= 1e-5
+    assert renamed.keys() == gradients.keys()
+    assert max(float(g.abs().max()) for g in renamed.values()) > 1e-4, "nothing to compare"
+    for name, gradient in renamed.items():
+        assert (gradient - gradients[name]).abs().max() <= 1e-5, name
+
+
+@pytest.mark.parametrize("method", FOR_ADAPTERS, ids=str)
+def test_adapters_reads_what_we_write(make_encoder, model_type, toy_task, inputs, tmp_path, method):
+    adapters = pytest.importorskip("adapters")
+    model = trained(make_encoder, model_type, toy_task, method)
+    model.save(tmp_path, format="adapters")
+    theirs = make_encoder(model_type).backbone
+    adapters.init(theirs)
+    theirs.load_adapter(str(tmp_path), use_safetensors=True)
+    theirs.train_adapter("default")
+    theirs.eval()
+    assert_equal(model, theirs, inputs, "adapters", rename=lambda name: name)
+
+
+@pytest.mark.parametrize("method", FOR_PEFT, ids=str)
+def test_peft_reads_what_we_write(make_encoder, model_type, toy_task, inputs, tmp_path, method):
+    peft = pytest.importorskip("peft")
+    model = trained(make_encoder, model_type, toy_task, method)
+    model.save(tmp_path, format="peft")
+    theirs = peft.PeftModel.from_pretrained(
+        make_encoder(model_type).backbone, str(tmp_path), is_trainable=True
+    ).eval()
+
+    def rename(name: str) -> str:
+        return "base_model.model." + name.replace(".original", ".base_layer").replace(
+            ".weight", ".default.weight"
+        )
+
+    assert_equal(model, theirs, inputs, "peft", rename)
+
+
+def own_states(model: Any, inputs: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return model.backbone(**inputs).last_hidden_state
+
+
+def shaken(theirs: Any, inputs: Any) -> torch.Tensor:
+    """Move the other library's trained weights; return its states."""
+    torch.manual_seed(3)
+    theirs.eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+        return theirs(**inputs).last_hidden_state
+
+
+@pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "bin"])
+@pytest.mark.parametrize(
+    ("config", "settings"),
+    [
+        ("SeqBnConfig", {}),
+        ("SeqBnConfig", {"reduction_factor": 5, "non_linearity": "swish", "leave_out": [1]}),
+        ("LoRAConfig", {"r": 3, "alpha": 7}),
+        (
+            "LoRAConfig",
+            {"attn_matrices": ["v", "k"], "intermediate_lora": True, "output_lora": True},
+        ),
+        ("LoRAConfig", {"selfattn_lora": False, "output_lora": True, "leave_out": [0]}),
+    ],
+    ids=str,
+)
+def test_we_read_what_adapters_writes(
+    make_encoder, model_type, toy_task, inputs, tmp_path, config, settings, safe
+):
+    adapters = pytest.importorskip("adapters")
+    theirs = make_encoder(model_type).backbone
+    adapters.init(theirs)
+    theirs.add_adapter("mine", config=getattr(adapters, config)(**settings))
+    theirs.train_adapter("mine")
+    wanted = shaken(theirs, inputs)
+    theirs.save_adapter(str(tmp_path), "mine", use_safetensors=safe)
+    model = pl.load(tmp_path, encoder=make_encoder(model_type), task=toy_task)
+    assert (own_states(model, inputs) - wanted).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "bin"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"target_modules": ["query", "value"]},
+        {"target_modules": ["query", "output.dense"], "layers_to_transform": [0, 2]},
+        {"target_modules": ["value"], "layers_to_transform": 1, "lora_alpha": 5},
+        {"target_modules": "all-linear", "r": 2},
+        {"target_modules": r".*layer\.[02]\.intermediate\.dense"},
+    ],
+    ids=str,
+)
+def test_we_read_what_peft_writes(
+    make_encoder, model_type, toy_task, inputs, tmp_path, settings, safe
+):
+    peft = pytest.importorskip("peft")
+    theirs = peft.get_peft_model(make_encoder(model_type).backbone, peft.LoraConfig(**settings))
+    wanted = shaken(theirs, inputs)
+    theirs.save_pretrained(str(tmp_path), safe_serialization=safe)
+    model = pl.load(tmp_path, encoder=make_encoder(model_type), task=toy_task)
+    assert (own_states(model, inputs) - wanted).abs().max() <= 1e-5

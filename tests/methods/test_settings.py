@@ -1,0 +1,133 @@
+"""Settings that cannot work are refused with a sentence; the others do what they say."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import peftlab as pl
+from peftlab.errors import SettingsError, UnknownNameError
+from peftlab.methods import sites
+from peftlab.methods.bottleneck import ACTIVATIONS, PfeifferPart
+from peftlab.methods.lora import LoRAPart
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: pl.LoRA(rank=0), "rank is 0"),
+        (lambda: pl.LoRA(rank=2.5), "rank is 2.5"),
+        (lambda: pl.LoRA(alpha=0), "alpha is 0"),
+        (lambda: pl.LoRA(targets=()), "targets is"),
+        (lambda: pl.LoRA(targets="query"), "give a tuple"),
+        (lambda: pl.LoRA(targets=("query", "query")), "twice"),
+        (lambda: pl.LoRA(dropout=1.0), "dropout is 1.0"),
+        (lambda: pl.Adapter(reduction_factor=0), "reduction_factor is 0"),
+        (lambda: pl.Adapter(reduction_factor={"1": 2}), "reduction_factor is"),
+        (lambda: pl.Adapter(bottleneck_size=0), "bottleneck_size is 0"),
+        (lambda: pl.Adapter(dropout=-0.1), "dropout is -0.1"),
+        (lambda: pl.Adapter(init="xavier"), "bert, zero"),
+        (lambda: pl.TopLayers(layers=0), "head-only"),
+    ],
+)
+def test_settings_that_cannot_work(make, words):
+    with pytest.raises(SettingsError, match=words):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: pl.LoRA(targets=("querry",)), "did you mean 'query'"),
+        (lambda: pl.Adapter(activation="rellu"), "did you mean 'relu'"),
+    ],
+)
+def test_unknown_names(make, words):
+    with pytest.raises(UnknownNameError, match=words):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        (pl.TopLayers(layers=4), "has 3"),
+        (pl.Adapter(leave_out=(3,)), "layer 3"),
+        (pl.LoRA(leave_out=(1, 1)), "at most once"),
+        (pl.LoRA(leave_out=(0, 1, 2)), "all 3 layers"),
+    ],
+)
+def test_settings_that_do_not_fit_the_encoder(make_encoder, toy_task, method, words):
+    with pytest.raises(SettingsError, match=words):
+        pl.model(make_encoder(), toy_task, method)
+
+
+@pytest.mark.parametrize("method", [pl.Adapter(leave_out=(0, 2)), pl.LoRA(leave_out=(0, 2))])
+def test_leave_out(make_encoder, toy_task, method):
+    model = pl.model(make_encoder(), toy_task, method)
+    paths = [path for path, _ in sites.parts(model.backbone)]
+    assert paths
+    assert all(path.startswith("encoder.layer.1.") for path in paths)
+    assert pl.summary(model).trainable == method.counts(model.encoder.anatomy).trainable
+
+
+def test_two_methods_at_one_encoder_need_two_encoders(make_encoder, toy_task):
+    encoder = make_encoder()
+    pl.model(encoder, toy_task, pl.LoRA())
+    with pytest.raises(SettingsError, match="carries a method already"):
+        pl.model(encoder, toy_task, pl.Adapter())
+
+
+def test_lora_equation():
+    torch.manual_seed(0)
+    part = LoRAPart(d_in=6, d_out=4, rank=2, scale=1.5, dropout=0.0)
+    with torch.no_grad():
+        part.B.normal_()
+    x, y = torch.randn(3, 6), torch.randn(3, 4)
+    assert torch.allclose(part(x, y), y + 1.5 * x @ part.A.T @ part.B.T)
+
+
+def test_lora_initialisation():
+    part = LoRAPart(d_in=768, d_out=768, rank=64, scale=1.0, dropout=0.0)
+    bound = 1 / math.sqrt(768)
+    assert not part.B.any()
+    assert 0.99 * bound < part.A.abs().max() <= bound
+    assert part.A.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.02)
+
+
+def test_lora_dropout_is_on_its_input_and_only_in_training():
+    part = LoRAPart(d_in=50, d_out=4, rank=2, scale=1.0, dropout=0.5)
+    with torch.no_grad():
+        part.B.normal_()
+    x, y = torch.ones(2, 50), torch.zeros(2, 4)
+    assert not torch.allclose(part(x, y)[0], part(x, y)[1])
+    part.eval()
+    assert torch.allclose(part(x, y)[0], part(x, y)[1])
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_pfeiffer_equation(activation):
+    torch.manual_seed(0)
+    part = PfeifferPart(8, 3, activation, dropout=0.0, init="bert")
+    norm = torch.nn.LayerNorm(8)
+    h, x = torch.randn(2, 5, 8), torch.randn(2, 5, 8)
+    z = norm(h + x)
+    f = ACTIVATIONS[activation]()
+    wanted = h + f(z @ part.down.weight.T + part.down.bias) @ part.up.weight.T + part.up.bias
+    assert torch.allclose(part(h, x, norm), wanted, atol=1e-7)
+
+
+def test_pfeiffer_initialisation():
+    released = PfeifferPart(768, 48, "relu", dropout=0.0, init="bert")
+    for linear in (released.down, released.up):
+        assert linear.weight.std().item() == pytest.approx(0.02, rel=0.02)
+        assert not linear.bias.any()
+    zero = PfeifferPart(768, 48, "relu", dropout=0.0, init="zero")
+    assert zero.down.weight.any()
+    assert not zero.up.weight.any()
+
+
+def test_the_bottleneck_is_one_wide_at_least(make_encoder):
+    assert pl.Adapter(reduction_factor=1000).size(32) == 1
+    assert pl.Adapter(reduction_factor=16, bottleneck_size=5).size(32) == 5

@@ -1,0 +1,147 @@
+"""The command line: what it prints, how it exits, and that a mistake is one sentence."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from peftlab import bench, cli, methods
+from peftlab.bench import Row
+from peftlab.cli import main
+
+FILE = """
+name = "small"
+question = "Does it run?"
+encoder = "some/encoder"
+tasks = ["glue/sst2"]
+methods = { majority = "majority", full = "full" }
+seeds = [0, 1]
+tuning = { learning_rates = [1e-4, 1e-3] }
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text(FILE)
+    return path
+
+
+def test_a_dry_run_lists_the_runs_and_does_nothing(file, tmp_path, capsys):
+    results = tmp_path / "results"
+    assert main(["run", str(file), "--folder", str(results), "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert "to do some/encoder glue/sst2 full rate 0.0001 seed 0" in lines[1]
+    assert lines[-1] == "4 to do, 1 of them when the learning rates are chosen"
+    assert not results.exists()
+
+
+def sentence(capsys):
+    """What stderr says, which must be one sentence."""
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("peftlab: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def test_a_mistake_is_one_sentence_and_exit_code_2(file, tmp_path, capsys):
+    file.write_text(FILE.replace('"full"', '"ful"'))
+    assert main(["run", str(file), "--folder", str(tmp_path / "results")]) == 2
+    assert "did you mean 'full'" in sentence(capsys)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_missing_file_is_one_sentence(tmp_path, capsys):
+    assert main(["run", str(tmp_path / "none.toml")]) == 2
+    assert "none.toml" in sentence(capsys)
+
+
+def test_no_data_and_no_hub_is_one_sentence_and_leaves_no_record(
+    file, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("PEFTLAB_DATA", str(tmp_path / "empty"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    assert main(["run", str(file), "--folder", str(tmp_path / "results")]) == 2
+    assert "PEFTLAB_DATA" in sentence(capsys)
+    assert not list((tmp_path / "results").glob("*/*.json"))
+
+
+def test_an_interruption_says_how_to_go_on(file, tmp_path, capsys, monkeypatch):
+    def interrupted(self, limit):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("peftlab.grid.Grid.work", interrupted)
+    assert main(["run", str(file), "--folder", str(tmp_path)]) == 130
+    assert "goes on from here" in sentence(capsys)
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["run"], ["run", "x.toml", "--limit", "0"], ["dance"], ["run", "x", "--fast"]]
+)
+def test_wrong_arguments_exit_with_2(arguments):
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+
+
+def test_methods_are_listed_with_their_presets(capsys):
+    assert main(["methods"]) == 0
+    out = capsys.readouterr().out
+    for name in {*methods.names(), *methods.presets()}:
+        assert name in out
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """A benchmark that takes no time; the real ones have their own tests."""
+    rows = [Row("sst2", "trainer-padded-128", 5.0, 4.5, 5.5, "examples per second")]
+    monkeypatch.setattr(bench, "get", lambda name: lambda: rows)
+    return rows
+
+
+def test_bench_prints_a_table_and_writes_json(measured, tmp_path, capsys):
+    assert main(["bench", "throughput", "--json", str(tmp_path / "rows.json")]) == 0
+    assert "trainer-padded-128" in capsys.readouterr().out
+    assert json.loads((tmp_path / "rows.json").read_text()) == [
+        {
+            "name": "sst2",
+            "against": "trainer-padded-128",
+            "ratio": 5.0,
+            "low": 4.5,
+            "high": 5.5,
+            "unit": "examples per second",
+        }
+    ]
+
+
+def test_bench_asks_for_the_folder_before_it_measures(measured, tmp_path, capsys):
+    assert main(["bench", "throughput", "--json", str(tmp_path / "no" / "rows.json")]) == 2
+    assert "make it first" in sentence(capsys)
+
+
+def test_an_unknown_benchmark_is_one_sentence(capsys):
+    assert main(["bench", "througput"]) == 2
+    assert "did you mean 'throughput'" in sentence(capsys)
+
+
+def test_the_module_runs_and_help_needs_no_heavy_import():
+    code = "import sys, peftlab.cli\ntry: peftlab.cli.main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print({'transformers', 'pandas', 'matplotlib', 'datasets'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.splitlines()[-1] == "set()"
+    for command in ("run", "bench", "methods", "pretrain"):
+        assert command in done.stdout
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["--version"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out.startswith("peftlab ")

@@ -1,0 +1,263 @@
+"""Doing a grid: each run once, however many processes work on it and however often they die."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import random
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from peftlab.cli import main
+from peftlab.errors import NonFiniteLossError, OutOfMemoryError, RecordError
+from peftlab.experiments import Experiment, read
+from peftlab.grid import Grid
+from peftlab.results.record import Record
+from peftlab.results.store import Store
+from tests.conftest import WORDS
+from tests.results.made import record
+
+GRID: dict[str, Any] = {
+    "name": "small",
+    "question": "Does it run?",
+    "encoder": "tiny",
+    "tasks": ["toy"],
+    "methods": {"majority": "majority", "full": "full", "lora": "lora-8"},
+    "tuning": {"learning_rates": [1e-4, 1e-3]},
+    "seeds": [0, 1, 2],
+}
+TOTAL = 1 + 4 + 4
+
+
+@pytest.fixture
+def experiment() -> Experiment:
+    return Experiment.model_validate(GRID)
+
+
+class Stub:
+    """Does no training; notes what it was asked and how it may be answered."""
+
+    def __init__(self, seconds: float = 0.0):
+        self.runs: list[str] = []
+        self.seconds = seconds
+        self.errors: dict[float | None, Exception] = {}
+
+    def __call__(self, run, folder):
+        self.runs.append(run.id)
+        time.sleep(self.seconds)
+        if run.learning_rate in self.errors:
+            raise self.errors[run.learning_rate]
+        dev = 0.5 + (run.learning_rate or 0)
+        return record(dev=dev, accuracy=dev).replaced(settings=run, experiment="")
+
+
+def grid(experiment, folder, stub, **options) -> Grid:
+    return Grid(experiment, Store(folder), stub, **{"report": lambda line: None, **options})
+
+
+def test_every_run_is_done_once_and_recorded(experiment, tmp_path):
+    stub, lines = Stub(), []
+    first = grid(experiment, tmp_path, stub, report=lines.append)
+    assert first.left() == TOTAL
+    assert first.work() == TOTAL
+    assert first.left() == 0
+    assert len(set(stub.runs)) == len(stub.runs) == TOTAL
+    records = Store(tmp_path).load_all("small")
+    assert {r.id for r in records} == set(stub.runs)
+    later = [r.settings.learning_rate for r in records if r.settings.seed != 0]
+    assert later == [1e-3] * 4  # the better rate of the first stage
+    assert lines[0].startswith(f"[1/{TOTAL}] toy majority seed 0: accuracy dev 0.500")
+    assert lines[-1].startswith(f"[{TOTAL}/{TOTAL}]")
+    assert grid(experiment, tmp_path, stub).work() == 0
+    assert len(stub.runs) == TOTAL
+
+
+def test_a_limit_stops_and_the_next_call_goes_on(experiment, tmp_path):
+    stub = Stub()
+    assert grid(experiment, tmp_path, stub).work(limit=2) == 2
+    assert grid(experiment, tmp_path, stub).work() == TOTAL - 2
+    assert len(set(stub.runs)) == TOTAL
+
+
+def test_failures_are_recorded_and_retried_only_when_asked(experiment, tmp_path):
+    stub = Stub()
+    stub.errors = {
+        1e-3: NonFiniteLossError("The loss is NaN."),
+        1e-4: OutOfMemoryError("Too big."),
+    }
+    first = grid(experiment, tmp_path, stub)
+    assert first.work() == 5  # without a good rate there are no other seeds
+    assert first.left() == 0
+    by_status = {r.settings.learning_rate: r for r in Store(tmp_path).load_all("small")}
+    assert by_status[1e-3].status == "failed"
+    assert by_status[1e-3].error == "The loss is NaN."
+    assert by_status[1e-3].versions["torch"]
+    assert by_status[1e-4].status == "oom"
+    assert grid(experiment, tmp_path, stub).work() == 0
+    stub.errors = {}
+    time.sleep(1.1)  # times in records are whole seconds
+    assert grid(experiment, tmp_path, stub, retry=True).work() == TOTAL - 1
+    assert {r.status for r in Store(tmp_path).load_all("small")} == {"ok"}
+    assert grid(experiment, tmp_path, stub, retry=True).work() == 0
+
+
+def test_a_mistake_of_the_user_stops_the_grid_and_records_nothing(experiment, tmp_path):
+    stub = Stub()
+    stub.errors = {None: RecordError("Something to correct.")}
+    with pytest.raises(RecordError):
+        grid(experiment, tmp_path, stub).work()
+    assert Store(tmp_path).load_all() == []
+
+
+def test_a_damaged_record_is_named_not_replaced(experiment, tmp_path):
+    grid(experiment, tmp_path, Stub()).work()
+    path = next((tmp_path / "small").glob("*.json"))
+    path.write_text("{")
+    with pytest.raises(RecordError, match=path.name):
+        grid(experiment, tmp_path, Stub())
+    assert path.read_text() == "{"
+
+
+def test_workers_share_a_grid(experiment, tmp_path):
+    stub = Stub(seconds=0.05)
+    workers = [grid(experiment, tmp_path, stub) for _ in range(3)]
+    done: list[int] = []
+    threads = [threading.Thread(target=lambda w=w: done.append(w.work())) for w in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sum(done) == TOTAL
+    assert len(set(stub.runs)) == len(stub.runs) == TOTAL
+    assert min(done) >= 1
+
+
+# -- for real: a tiny encoder, a user's own data, processes that are killed -----------------------
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory, tiny_folder) -> Path:
+    """An experiment file over a tiny encoder and a folder of generated rows."""
+    place = tmp_path_factory.mktemp("real")
+    draw = random.Random(0)
+    data = place / "data"
+    data.mkdir()
+    for split, count in (("train", 96), ("dev", 32), ("test", 32)):
+        with (data / f"{split}.jsonl").open("w") as file:
+            for i in range(count):
+                words = draw.choices(WORDS, k=draw.randint(4, 24))
+                label = ("bad", "good")[i % 3 > 0]
+                file.write(json.dumps({"text": " ".join([label, *words]), "label": label}) + "\n")
+    path = place / "real.toml"
+    path.write_text(f"""
+name = "real"
+question = "Does a grid survive?"
+encoder = "{tiny_folder("bert")}"
+seeds = [0, 1]
+
+[[tasks]]
+name = "{data}"
+kind = "classification"
+train = 80
+
+[methods]
+majority = "majority"
+full = "full"
+lora = "lora-8"
+
+[settings]
+epochs = 2
+batch_size = 8
+max_length = 32
+precision = "fp32"
+checkpoint_seconds = 0
+
+[tuning]
+learning_rates = [1e-3, 3e-3]
+""")
+    return path
+
+
+def what_came_out(folder: Path) -> dict[str, Any]:
+    """What two runs of one grid must agree on; reading checks every record."""
+    return {
+        r.id: (
+            r.status,
+            r.settings,
+            r.metrics,
+            r.example_scores,
+            r.curve,
+            r.evaluations,
+            r.best_step,
+            r.sizes,
+            r.parameters,
+            r.tokens,
+        )
+        for r in Store(folder).load_all("real")
+    }
+
+
+def start(file: Path, folder: Path, *options: str):
+    """Start ``peftlab run`` in a process of its own, with torch and transformers loaded."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["peftlab.grid", "peftlab.model", "peftlab.tasks.sources"])
+    arguments = ["run", str(file), "--folder", str(folder), *options]
+    process = context.Process(target=main, args=(arguments,))
+    process.start()
+    return process
+
+
+@pytest.fixture(scope="module")
+def undisturbed(real, tmp_path_factory) -> tuple[Path, float]:
+    """The records of the grid done at one go, and the seconds that it took."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    began = time.monotonic()
+    assert main(["run", str(real), "--folder", str(folder)]) == 0
+    return folder, time.monotonic() - began
+
+
+def test_a_grid_that_is_killed_ten_times_ends_like_one_that_is_not(real, undisturbed, tmp_path):
+    expected, duration = what_came_out(undisturbed[0]), undisturbed[1]
+    assert len(expected) == sum(cell.size() for cell in read(real).cells()) == 1 + 3 + 3
+    start(real, tmp_path, "--dry-run").join(240)  # warms the server up
+    moments = random.Random(7)
+    in_training = 0
+    for _ in range(10):
+        process = start(real, tmp_path)
+        process.join(moments.uniform(0.1, 0.4) * duration)
+        process.kill()
+        process.join()
+        in_training += any((tmp_path / ".peftlab" / "runs").glob("*/*.safetensors"))
+    assert in_training >= 3  # else the kills came too late to test anything
+    process = start(real, tmp_path)
+    process.join(240)
+    assert what_came_out(tmp_path) == expected
+    assert not list((tmp_path / ".peftlab" / "runs").iterdir())
+    assert not list((tmp_path / "real").glob(".*"))
+
+
+def test_two_processes_share_a_real_grid(real, undisturbed, tmp_path):
+    workers = [start(real, tmp_path) for _ in range(2)]
+    for worker in workers:
+        worker.join(240)
+    assert what_came_out(tmp_path) == what_came_out(undisturbed[0])
+
+
+def test_records_of_a_real_grid_say_what_was_run(undisturbed):
+    by_label: dict[str, list[Record]] = {}
+    for one in Store(undisturbed[0]).load_all("real"):
+        by_label.setdefault(one.settings.method_label, []).append(one)
+    majority = by_label["majority"][0]
+    assert majority.score() == pytest.approx(21 / 32)  # two of three rows are good
+    for one in by_label["full"] + by_label["lora"]:
+        assert one.experiment == "real"
+        assert len(one.settings.encoder_fingerprint) == 64
+        assert one.sizes.train == 80
+        assert one.settings.training["epochs"] == 2
+        assert one.seconds["load"] > 0
+        assert len(one.example_scores["test"]) == 32
+    assert by_label["lora"][0].parameters.trainable < by_label["full"][0].parameters.trainable

@@ -1,0 +1,149 @@
+"""Figures: drawn from records, for both themes, with everything drawn in the table and in words."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+from matplotlib.colors import to_rgb
+
+from peftlab import plots
+from peftlab.errors import RecordError
+from peftlab.plots.page import THEMES
+from tests.results.made import grid, record
+
+WITH_TRANSFER = [
+    record(
+        label,
+        "toy",
+        seed,
+        accuracy=0.9,
+        transfer={"toy/de": 0.7 + seed / 10, "toy/fr": 0.6},
+        random_weights=random,
+    )
+    for label in ("full", "lora")
+    for seed in (0, 1)
+    for random in (False, True)
+]
+ALL = {
+    "scores": lambda: plots.scores(grid()),
+    "trade_off": lambda: plots.trade_off(grid()),
+    "stored": lambda: plots.trade_off(grid(), "stored"),
+    "learning_curves": lambda: plots.learning_curves(grid()),
+    "learning_rates": lambda: plots.learning_rates(grid()),
+    "transfer": lambda: plots.transfer(WITH_TRANSFER),
+    "phases": lambda: plots.phases(grid()),
+}
+
+
+def contrast(first: str, second: str) -> float:
+    """WCAG contrast of two colours."""
+
+    def luminance(colour: str) -> float:
+        parts = (
+            c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)
+        )
+        return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), parts, strict=True))
+
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.fixture(params=ALL, scope="module")
+def plot(request):
+    return ALL[request.param]()
+
+
+def test_axes_are_named_and_texts_can_be_read(plot):
+    assert set(plot.figures) == set(THEMES) == {"light", "dark"}
+    for theme, figure in plot.figures.items():
+        paper = THEMES[theme]["paper"]
+        assert figure.get_axes()
+        for axis in figure.get_axes():
+            labels = [axis.xaxis.label, axis.yaxis.label]
+            assert any(label.get_text() for label in labels)
+            texts = [*labels, *axis.get_xticklabels(), *axis.get_yticklabels(), axis.title]
+            for text in texts:
+                if text.get_text():
+                    assert contrast(text.get_color(), paper) >= 7
+        assert to_rgb(figure.get_facecolor()[:3]) == to_rgb(paper)
+
+
+def test_there_are_words_and_a_table(plot):
+    assert len(plot.alt) > 40
+    assert "nan" not in plot.alt
+    assert len(plot.table) > 0
+
+
+def test_the_page_shows_both_themes_with_alt_text_and_the_table(plot):
+    page = plot._repr_html_()
+    assert page.count("<img") == 2
+    assert len(set(re.findall(r'alt="([^"]+)"', page))) == 1
+    assert {"only-light", "only-dark"} <= set(re.findall(r'class="([^"]+)"', page))
+    assert page.count("<tr") == len(plot.table) + 1
+
+
+def test_the_same_records_give_the_same_drawing(request, plot):
+    again = ALL[request.node.callspec.params["plot"]]()
+    assert again.svg("dark") == plot.svg("dark")
+    assert again.svg("dark") != again.svg("light")
+    ElementTree.fromstring(plot.svg())
+
+
+def test_saved_files_are_the_figure_and_its_table(plot, tmp_path):
+    paths = plot.save(tmp_path / "figures", "one")
+    assert [p.name for p in paths] == ["one-light.svg", "one-dark.svg", "one.csv"]
+    assert len(paths[2].read_text().splitlines()) == len(plot.table) + 1
+
+
+def test_scores_are_drawn_where_the_table_says():
+    plot = plots.scores(grid())
+    axes = plot.figure.get_axes()
+    assert len(axes) == 2
+    part = plot.table[plot.table["task"] == "one"].reset_index(drop=True)
+    drawn = {tuple(map(float, line.get_xdata())) for line in axes[0].get_lines()}
+    for row in part.itertuples():
+        assert (row.mean,) in drawn
+        assert (row.low, row.high) in drawn
+    assert [t.get_text() for t in axes[0].get_yticklabels()] == list(part["method"])
+    assert "full: 0.910" in plot.alt
+
+
+def test_methods_differ_in_colour_and_marker():
+    axis = plots.trade_off(grid()).figure.get_axes()[0]
+    lines = [c.lines[0] for c in axis.containers]
+    assert len({line.get_marker() for line in lines}) == len(lines) == 3
+    assert len({line.get_color() for line in lines}) == 3
+
+
+def test_transfer_averages_over_seeds_and_keeps_their_range():
+    table = plots.transfer(WITH_TRANSFER, "full").table.set_index(["series", "scored_on"])
+    row = table.loc[("full", "de")]
+    assert (row["mean"], row["low"], row["high"], row["seeds"]) == pytest.approx(
+        (0.75, 0.7, 0.8, 2)
+    )
+    assert ("full, random weights", "fr") in table.index
+
+
+def test_phases_add_up_to_the_mean_total():
+    table = plots.phases(grid()).table
+    assert table.groupby("method")["seconds"].sum().to_dict() == pytest.approx(
+        {"full": 3.0, "lora": 3.0}
+    )
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        plots.scores,
+        plots.trade_off,
+        plots.learning_curves,
+        plots.learning_rates,
+        plots.transfer,
+        plots.phases,
+    ],
+)
+def test_nothing_to_draw_is_one_sentence(draw):
+    with pytest.raises(RecordError):
+        draw([])
