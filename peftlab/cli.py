@@ -71,7 +71,9 @@ def parser() -> argparse.ArgumentParser:
         description="Pretrain an encoder from a recipe. Killed, it goes on from its checkpoint.",
     )
     pretrain.add_argument("recipe", type=Path, metavar="RECIPE.toml")
-    pretrain.add_argument("--folder", type=Path, help="where the encoder goes")
+    pretrain.add_argument(
+        "--folder", type=Path, help="where the encoder goes (default: the recipe's name, here)"
+    )
     pretrain.set_defaults(do=_pretrain)
     return top
 
@@ -153,7 +155,10 @@ def _methods(options: argparse.Namespace) -> int:
 def _pretrain(options: argparse.Namespace) -> int:
     from peftlab.pretraining import pretrain
 
-    folder = pretrain(options.recipe, options.folder)
+    folder = options.folder or Path(options.recipe.stem)
+    done = pretrain(options.recipe, folder)
+    for name, value in done.items():
+        print(f"{name}: {value}")
     print(f"the encoder is in {folder}")
     return 0
 

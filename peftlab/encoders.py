@@ -193,6 +193,9 @@ class Encoder:
         self.pooling: Pooling = pooling
         self.random_weights = random_weights
         self.anatomy = describe(backbone)
+        if tokenizer is not None:  # many tokenizers do not know how much their model takes
+            longest = min(tokenizer.model_max_length, self.anatomy.max_length)
+            tokenizer.model_max_length = longest
         _ = self.fingerprint  # taken now, before any method or training touches the weights
 
     @cached_property
@@ -252,6 +255,7 @@ def load_encoder(name: str, *, attention: str = "sdpa", random_weights: bool = F
         DataError: The folder holds no model.
         OfflineError: The name is a hub id and the hub cannot be reached.
     """
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     if attention not in ATTENTION:
@@ -267,7 +271,7 @@ def load_encoder(name: str, *, attention: str = "sdpa", random_weights: bool = F
             options["add_pooling_layer"] = False
         tokenizer = AutoTokenizer.from_pretrained(source)
         if random_weights:
-            backbone = AutoModel.from_config(config, **options)
+            backbone = AutoModel.from_config(config, dtype=torch.float32, **options)
         else:
             with _quiet_loading():
                 backbone, found = AutoModel.from_pretrained(
@@ -280,7 +284,7 @@ def load_encoder(name: str, *, attention: str = "sdpa", random_weights: bool = F
                     f"{len(found['missing_keys']) - 1} more; the file is of another model or "
                     "damaged: fetch it again."
                 )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         if is_folder:
             raise DataError(
                 f"The encoder in {name!r} cannot be read: {_first_line(error)}"

@@ -168,6 +168,7 @@ class Grid:
 
     def _line(self, record: Record) -> str:
         """Say in a line how a run ended, and what is left."""
+        self.refresh()  # others may have finished some too
         left = self.left()
         total = left + len(self.records)
         settings = record.settings
@@ -193,8 +194,9 @@ class Grid:
         ]
         if not left or not taken:
             return ""
-        minutes = left * fmean(taken) / 60
-        return f" ({left} left, about {max(minutes, 1):.0f} min of work)"
+        seconds = left * fmean(taken)
+        time = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+        return f" ({left} left, about {time} of work)"
 
 
 class Executor:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 Batch = Mapping[str, Any]
 
-#: Largest difference of logits after merging, by the type of the weights. Measured on weights and
-#: logits of order 1; in the half types it is the rounding of the merged weights.
-MERGE_TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+#: Largest difference of logits of order 1 after merging, by the type of the weights. In the half
+#: types it is the rounding of the merged weights: five times what was measured on tiny encoders.
+MERGE_TOLERANCE = {torch.float32: 1e-5, torch.float16: 7e-3, torch.bfloat16: 3e-2}
 
 
 class Unsupported(PeftlabError):

@@ -21,7 +21,8 @@ from peftlab.files import replacing
 from peftlab.training.batches import collate
 
 MODEL_TYPES = ("bert", "roberta", "xlm-roberta")
-METHODS = {name: cls() for name, cls in methods.classes().items()} | methods.presets()
+NAMES = methods.presets() | {name: cls() for name, cls in methods.classes().items()}
+METHODS = {method: name for name, method in NAMES.items()}  # each once
 
 
 def trained(encoder: Any, task: Any, method: Any) -> Any:
@@ -81,7 +82,7 @@ def test_round_trip_in_a_fresh_process(make_encoder, toy_task, rows, tmp_path):
     """Every method on every family: bitwise the same logits where only the folder is known."""
     wanted = {}
     for model_type in MODEL_TYPES:
-        for name, method in METHODS.items():
+        for method, name in METHODS.items():
             model = trained(make_encoder(model_type), toy_task, method)
             wanted[str(model.save(tmp_path / model_type / name))] = logits(model, rows)
     out = tmp_path / "logits.pt"
@@ -122,10 +123,14 @@ def test_saving_again_replaces(make_encoder, toy_task, rows, tmp_path):
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
-    writing = replacing(path)
-    writing.__enter__().write_text("half")
+
+    def write_half() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("power cut")
+
     with pytest.raises(RuntimeError, match="power cut"):
-        writing.__exit__(RuntimeError, RuntimeError("power cut"), None)
+        write_half()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -61,14 +61,22 @@ def test_settings_that_are_not_ours(make_encoder, toy_task, written, library, ch
 
 
 @pytest.mark.parametrize(
-    "config",
-    ["ParBnConfig", "DoubleSeqBnConfig", "CompacterConfig", "SeqBnInvConfig", "MAMConfig"],
+    ("config", "settings"),
+    [
+        ("ParBnConfig", {}),
+        ("DoubleSeqBnConfig", {}),
+        ("CompacterConfig", {"reduction_factor": 2}),
+        ("SeqBnInvConfig", {}),
+        ("MAMConfig", {}),
+        ("IA3Config", {}),
+        ("PrefixTuningConfig", {}),
+    ],
 )
-def test_adapters_that_are_not_ours(make_encoder, toy_task, tmp_path, config):
+def test_adapters_that_are_not_ours(make_encoder, toy_task, tmp_path, config, settings):
     adapters = pytest.importorskip("adapters")
     theirs = make_encoder().backbone
     adapters.init(theirs)
-    theirs.add_adapter("mine", config=getattr(adapters, config)())
+    theirs.add_adapter("mine", config=getattr(adapters, config)(**settings))
     theirs.save_adapter(str(tmp_path), "mine")  # a .bin: safetensors refuses their shared tensors
     with pytest.raises(CheckpointError):
         pl.load(tmp_path, encoder=make_encoder(), task=toy_task)

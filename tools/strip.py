@@ -23,13 +23,14 @@ METADATA = {
 }
 KEPT = ("tags", "mystnb")
 SET_UP = """\
-# Set-up. On Colab this installs peftlab; torch, numpy and transformers stay as they are.
+# Set-up. On Colab this installs peftlab; torch, numpy and transformers stay.
 import os
 
 if "COLAB_RELEASE_TAG" in os.environ:
-    !git clone -q --depth 1 https://github.com/{owner}/{name} /content/{name} 2> /dev/null
-    %pip install -q /content/{name}
-    %cd -q /content/{name}"""
+    %cd -q /content
+    !test -d {name} || git clone -q --depth 1 https://github.com/{owner}/{name}
+    %pip install -q ./{name}
+    %cd -q {name}"""
 
 
 def set_up(root: Path = ROOT) -> str:

@@ -65,12 +65,12 @@ class Full(Method):
 class HeadOnly(Method):
     """Linear probing: the encoder stays as it is and only the head trains.
 
-    Source: Peters et al. 2019 (arXiv 1903.05987), "feature extraction". Taught in the chapter on
-    full fine-tuning.
+    Source: Devlin et al. 2019 (arXiv 1810.04805), section 5.3, the feature-based approach. Taught
+    in the chapter on full fine-tuning.
     """
 
     name: ClassVar[str] = "head-only"
-    paper: ClassVar[str] = "peters2019tune"
+    paper: ClassVar[str] = "devlin2019bert"
     chapter: ClassVar[str] = "foundations/full-fine-tuning"
 
     def attach(self, encoder: Encoder) -> None:
@@ -95,7 +95,7 @@ class TopLayers(Method):
     """
 
     name: ClassVar[str] = "top-layers"
-    paper: ClassVar[str] = "houlsby2019parameter"
+    paper: ClassVar[str] = "houlsby2019adapters"
     chapter: ClassVar[str] = "foundations/full-fine-tuning"
 
     layers: int = 2

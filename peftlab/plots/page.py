@@ -129,6 +129,7 @@ def plot(
             figure = Figure(figsize=(max(width, 5.0), height), layout="constrained")
             draw(figure, theme)
             figure.draw_without_rendering()
+            figure.set_layout_engine("none")  # a second layout would move things by a hair
         figures[name] = figure
     return Plot(figures, table, alt)
 

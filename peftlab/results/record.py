@@ -75,8 +75,11 @@ class RunSettings(Strict):
 
     @property
     def id(self) -> str:
-        """First 12 hex digits of the sha256 of the settings as canonical JSON."""
-        chosen = self.model_dump(mode="json", exclude=NOT_IN_ID)
+        """First 12 hex digits of the sha256 of the settings as canonical JSON.
+
+        What has its default here is left out, so that a new field changes no older id.
+        """
+        chosen = self.model_dump(mode="json", exclude=NOT_IN_ID, exclude_defaults=True)
         chosen["training"] = {
             k: v for k, v in chosen["training"].items() if k not in NOT_IN_ID_OF_TRAINING
         }

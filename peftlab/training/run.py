@@ -71,6 +71,8 @@ def train(
     task = task or model.task
     settings = settings_with(settings or TrainSettings(), changes)
     clock = clock or Phases()
+    with clock("read"):  # a split that is missing shall not show after the training
+        sizes = {split: len(task.rows(split)) for split in ("train", "dev", "test")}
     asked = run_settings(model, task, settings, transfer, label)
     counts = summary(model)
     place = Path(folder) if folder is not None else None
@@ -95,7 +97,7 @@ def train(
         id=asked.id,
         experiment=experiment,
         settings=asked,
-        sizes=Sizes(**{s: len(task.rows(s)) for s in ("train", "dev", "test")}),
+        sizes=Sizes(**sizes),
         parameters=Parameters(
             trainable=counts.trainable,
             stored=counts.stored,

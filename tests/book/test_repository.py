@@ -139,6 +139,20 @@ def test_package_has_lower_bounds_only() -> None:
     assert PROJECT["requires-python"] == ">=3.11"
 
 
+def test_git_keeps_what_the_wheel_needs() -> None:
+    """The wheel leaves out what git ignores, so nothing of the package may be ignored."""
+    files = [
+        str(path.relative_to(ROOT)) for path in (ROOT / "peftlab").rglob("*") if path.is_file()
+    ]
+    files = [file for file in files if "__pycache__" not in file]
+    assert "peftlab/pocket/model.safetensors" in files
+    command = ["git", "check-ignore", "--no-index", "--stdin"]
+    ignored = subprocess.run(
+        command, cwd=ROOT, input="\n".join(files), capture_output=True, text=True, check=False
+    )
+    assert ignored.returncode == 1, ignored.stdout + ignored.stderr
+
+
 def test_owner_is_in_step() -> None:
     subprocess.run([sys.executable, "-m", "tools.owner", "--check"], cwd=ROOT, check=True)
 

@@ -46,7 +46,7 @@ def bag_of_words(task: str, field: str, split: str) -> float:
 
 @pytest.mark.parametrize("split", ["dev", "test"])
 @pytest.mark.parametrize(
-    "task,field",
+    ("task", "field"),
     [(task, field) for task, fields in PAIRS.items() for field in fields]
     + [("copa", field) for field in ("premise", "choice1", "choice2")],
 )

@@ -7,6 +7,9 @@ from peftlab.errors import SettingsError
 from peftlab.timing import Comparison, NoisyTiming, Ratio, compare, significant
 
 
+pytestmark = pytest.mark.filterwarnings("ignore::peftlab.timing.NoisyTiming")
+
+
 def made(**seconds):
     return Comparison({k: list(v) for k, v in seconds.items()}, {}, baseline=next(iter(seconds)))
 

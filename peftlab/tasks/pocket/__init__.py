@@ -25,7 +25,7 @@ import copy
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 from peftlab.errors import DataError, unknown
 from peftlab.tasks.fields import Row
@@ -135,7 +135,7 @@ def rows(task: str, language: str, split: str) -> list[Row]:
     return copy.deepcopy(_splits(task)[split][LANGUAGES.index(language)])
 
 
-@lru_cache(maxsize=None)
+@cache
 def _splits(task: str) -> dict[str, list[list[Row]]]:
     """Make every split in every language at once: a row must be new in all of them."""
     seen: set[tuple[int, str]] = set()
@@ -145,7 +145,7 @@ def _splits(task: str) -> dict[str, list[list[Row]]]:
         new = _new_rows(task, split, draw, seen)
         made = draw.some([next(new) for _ in range(size)], size)
         if "id" in TASKS[task].fields:
-            made = [[{"id": f"{split}-{i}"} | row for row in rows] for i, rows in enumerate(made)]
+            made = [tuple({"id": f"{split}-{i}"} | r for r in made[i]) for i in range(size)]
         result[split] = [list(column) for column in zip(*made, strict=True)]
     return result
 

@@ -59,7 +59,7 @@ def paraphrase(draw: Draw, part: str) -> list[Maker]:
 
 
 def copa(draw: Draw, part: str) -> list[Maker]:
-    """Draw two pairs of cause and effect: each choice is right in one row and wrong in the other."""
+    """Draw two pairs of cause and effect: a choice is right in one row, wrong in the other."""
     pairs = lexicon("copa")[part]
     first = draw.one(pairs)
     second = draw.one([p for p in pairs if not set(p["themes"]) & set(first["themes"])])

@@ -48,7 +48,10 @@ def word(template: str, language: int, gender: str = "m", **slots: str) -> str:
     text = template.format(**slots)
     text = _GENDERED.sub(r"\1" if gender == "m" else r"\2", text).replace("~", " ")
     text = re.sub(r" +", " ", text).strip()
-    text = re.sub(r" (?=[.,])", "", text)  # an empty slot before a full stop; French keeps " ?"
+    before = (
+        "[.,]" if LANGUAGES[language] == "fr" else "[.,!?]"
+    )  # French has a space before ! and ?
+    text = re.sub(f" (?={before})", "", text)  # an empty slot before the end
     return _capital(text, LANGUAGES[language])
 
 
@@ -105,8 +108,9 @@ def people(draw: Draw, part: str, count: int) -> list[Person]:
 def scene(draw: Draw, part: str) -> Scene:
     """Draw a person, how to speak of them, and a time."""
     shared = lexicon("shared")
-    name = draw.one(shared["names"][part])
-    return Scene(Person(*name, draw.one(shared["persons"][part])), draw.one(shared["times"][part]))
+    gender, latin, cyrillic = draw.one(shared["names"][part])
+    person = Person(gender, latin, cyrillic, draw.one(shared["persons"][part]))
+    return Scene(person, draw.one(shared["times"][part]))
 
 
 def sentence_template(draw: Draw, part: str) -> Cells:
