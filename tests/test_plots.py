@@ -28,6 +28,7 @@ WITH_TRANSFER = [
 ]
 ALL = {
     "scores": lambda: plots.scores(grid()),
+    "differences": lambda: plots.differences(grid()),
     "trade_off": lambda: plots.trade_off(grid()),
     "stored": lambda: plots.trade_off(grid(), "stored"),
     "learning_curves": lambda: plots.learning_curves(grid()),
@@ -110,6 +111,22 @@ def test_scores_are_drawn_where_the_table_says():
     assert "full: 0.910" in plot.alt
 
 
+def test_differences_are_drawn_with_ties_hollow_and_none_left_out_of_the_table():
+    plot = plots.differences(grid(), without=["head"])
+    assert "full" in set(plot.table["method"])
+    part = plot.table[plot.table["task"] == "one"].set_index("method")
+    axis = plot.figure.get_axes()[0]
+    drawn = {tuple(map(float, line.get_xdata())): line for line in axis.get_lines()}
+    for method, row in part.drop(index=["full", "head"], errors="ignore").iterrows():
+        marker = drawn[(row["difference"],)]
+        assert (row["difference_low"], row["difference_high"]) in drawn
+        hollow = to_rgb(marker.get_markerfacecolor()) == to_rgb(THEMES["light"]["paper"])
+        assert hollow == (row["verdict"] == "tie"), method
+    names = [t.get_text().split("\n")[0] for t in axis.get_yticklabels()]
+    assert "full" not in names
+    assert "head" not in names
+
+
 def test_methods_differ_in_colour_and_marker():
     axis = plots.trade_off(grid()).figure.get_axes()[0]
     lines = [c.lines[0] for c in axis.containers]
@@ -137,6 +154,7 @@ def test_phases_add_up_to_the_mean_total():
     "draw",
     [
         plots.scores,
+        plots.differences,
         plots.trade_off,
         plots.learning_curves,
         plots.learning_rates,

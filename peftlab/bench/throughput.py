@@ -28,7 +28,6 @@ from peftlab.timing.compare import Comparison
 from peftlab.training import TrainSettings, batches
 from peftlab.training.loop import fit
 from peftlab.training.precision import resolve
-from peftlab.training.state import Progress
 
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 TASKS = {"sst2": "glue/sst2", "mrpc": "glue/mrpc"}

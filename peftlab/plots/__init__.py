@@ -7,9 +7,11 @@ axes bear units. Nothing is drawn that is not in the table.
 from peftlab.plots.page import Plot
 from peftlab.plots.quality import learning_rates, scores, trade_off, transfer
 from peftlab.plots.runs import learning_curves, phases
+from peftlab.plots.versus import differences
 
 __all__ = [
     "Plot",
+    "differences",
     "learning_curves",
     "learning_rates",
     "phases",

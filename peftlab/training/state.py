@@ -7,7 +7,6 @@ JSON in its header. It holds no data and no code.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from peftlab.errors import CheckpointError
+from peftlab.files import replacing
 
 if TYPE_CHECKING:
     from peftlab.model import Model
@@ -81,16 +81,12 @@ def save(
     tensors["random/cpu"] = torch.get_rng_state()
     if model.device.type == "cuda":
         tensors["random/cuda"] = torch.cuda.get_rng_state(model.device)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{FILE}.{os.getpid()}"
-    save_file(
-        {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
-        temporary,
-        metadata={"key": key, "progress": json.dumps(asdict(progress))},
-    )
-    with open(temporary, "rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, folder / FILE)
+    with replacing(folder / FILE) as temporary:
+        save_file(
+            {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
+            temporary,
+            metadata={"key": key, "progress": json.dumps(asdict(progress))},
+        )
 
 
 def restore(

@@ -6,7 +6,6 @@ import pytest
 from peftlab.errors import SettingsError
 from peftlab.timing import Comparison, NoisyTiming, Ratio, compare, significant
 
-
 pytestmark = pytest.mark.filterwarnings("ignore::peftlab.timing.NoisyTiming")
 
 
