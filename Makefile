@@ -23,6 +23,8 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE ?= 1
 export PEFTLAB_MODE ?= pocket
 export PYTHONHASHSEED ?= 0
+# A page has no widgets; without this, tqdm would say so in every chapter.
+export PYTHONWARNINGS ?= ignore:IProgress not found
 
 .PHONY: help env env-next lint test test-package test-chapters test-next chapters book linkcheck record-times \
 	links strip clean distclean

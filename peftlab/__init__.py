@@ -3,17 +3,15 @@
 The public names are loaded when they are first used, so that ``import peftlab`` stays quick.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 _WHERE = {
     "task": "peftlab.tasks",
-    "model": "peftlab.model",
-    "summary": "peftlab.model",
+    "model": "peftlab.models",
+    "summary": "peftlab.models",
     "train": "peftlab.training",
     "evaluate": "peftlab.training",
     "TrainSettings": "peftlab.training",
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
     from peftlab.methods.bottleneck import Adapter
     from peftlab.methods.finetuning import Full, HeadOnly, TopLayers
     from peftlab.methods.lora import LoRA
-    from peftlab.model import model, summary
+    from peftlab.models import model, summary
     from peftlab.tasks import task
     from peftlab.training import TrainSettings, evaluate, train
 
@@ -68,14 +66,3 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     """List the public names."""
     return sorted(__all__)
-
-
-class _Package(ModuleType):
-    """The package: importing the module :mod:`peftlab.model` must not hide the function."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _WHERE and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

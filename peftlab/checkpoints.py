@@ -20,8 +20,8 @@ from peftlab import __version__, foreign
 from peftlab.encoders import Encoder, load_encoder
 from peftlab.errors import CheckpointError, PeftlabError
 from peftlab.files import replacing
-from peftlab.model import Model
-from peftlab.model import model as build
+from peftlab.models import Model
+from peftlab.models import model as build
 
 if TYPE_CHECKING:
     from peftlab.tasks.base import Task

@@ -1,7 +1,7 @@
 """Errors that people can act on.
 
 Every error that a user of peftlab can cause is one of these. Its message is one sentence that says
-what is wrong, where, and what to do. This file holds no checks: each check stands where its facts are.
+what is wrong, where, and what to do. This file holds no checks: each stands where its facts are.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from difflib import get_close_matches
 
 
 class PeftlabError(Exception):
-    """Base of all errors that peftlab raises on purpose; the command line prints it and exits with 2."""
+    """Base of all errors raised on purpose; the command line prints it and exits with 2."""
 
 
 class UnknownNameError(PeftlabError):

@@ -13,7 +13,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary file to write; it takes the place of ``path`` when the block ends well.
 
     At every moment either the old file or the whole new one is there. The folder is made if it is
-    missing.
+    missing; what killed writers of the same file left over is removed.
 
     Args:
         path: The file to be written or replaced.
@@ -26,7 +26,8 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        for left_over in path.parent.glob(f".{path.name}.*.tmp"):
+            left_over.unlink(missing_ok=True)
     if os.name == "posix":  # the rename itself must reach the disk too
         folder = os.open(path.parent, os.O_RDONLY)
         try:

@@ -23,7 +23,7 @@ from peftlab.methods.base import Foreign, Library, Method
 
 if TYPE_CHECKING:
     from peftlab.encoders import Anatomy
-    from peftlab.model import Model
+    from peftlab.models import Model
 
 CONFIG = "adapter_config.json"
 #: Our file first; the other one is what older releases wrote.

@@ -236,7 +236,7 @@ def _train(
     """Build and train the model of a run, on the GPU where there is one."""
     import torch
 
-    from peftlab.model import model as build
+    from peftlab.models import model as build
     from peftlab.training import TrainSettings, train
 
     with clock("load"):

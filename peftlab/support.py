@@ -16,7 +16,7 @@ from torch import Tensor
 from peftlab.errors import PeftlabError
 
 if TYPE_CHECKING:
-    from peftlab.model import Model
+    from peftlab.models import Model
 
 Batch = Mapping[str, Any]
 

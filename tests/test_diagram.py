@@ -29,7 +29,7 @@ def test_both_themes_show_every_box_and_arrow():
 
 def test_the_table_explains_every_box():
     table = diagram(BOXES, ARROWS, "words").table
-    assert list(table["box"]) == ["x", "W_up", ""]
+    assert list(table["box"]) == ["x", "W_up", "+"]
     assert list(table["kind"]) == ["tensor", "trained", "sum"]
 
 

@@ -34,7 +34,7 @@ TOTAL = 1 + 4 + 4
 # What a run imports: loaded once by the server that forks the processes which are then killed.
 PRELOAD = [
     "peftlab.grid",
-    "peftlab.model",
+    "peftlab.models",
     "peftlab.tasks",
     "peftlab.training",
     "sklearn.metrics",
@@ -161,7 +161,9 @@ def real(tmp_path_factory, tiny_folder) -> Path:
             for i in range(count):
                 words = draw.choices(WORDS, k=draw.randint(4, 24))
                 label = ("bad", "good")[i % 3 > 0]
-                file.write(json.dumps({"text": " ".join([*[label] * 4, *words]), "label": label}) + "\n")
+                file.write(
+                    json.dumps({"text": " ".join([*[label] * 4, *words]), "label": label}) + "\n"
+                )
     path = place / "real.toml"
     path.write_text(f"""
 name = "real"

@@ -20,8 +20,8 @@ import torch
 from tqdm.auto import tqdm
 
 from peftlab.bench.row import Row
-from peftlab.model import Model
-from peftlab.model import model as build
+from peftlab.models import Model
+from peftlab.models import model as build
 from peftlab.tasks import task as find_task
 from peftlab.tasks.base import Feature, Task
 from peftlab.timing.compare import Comparison
@@ -33,6 +33,7 @@ ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 TASKS = {"sst2": "glue/sst2", "mrpc": "glue/mrpc"}
 BATCH, STEPS, WARM_UP, ROUNDS = 32, 16, 2, 6
 RATE = 3e-5
+LONGEST = 128
 
 Timed = Callable[[], float]
 
@@ -102,6 +103,7 @@ def _ours(task: Task, steps: int) -> float:
         learning_rate=RATE,
         epochs=1,
         batch_size=BATCH,
+        max_length=LONGEST,
         max_steps=steps,
         # dev is one row and is scored after the last step, outside the timed steps
         evaluate_every=steps,
@@ -120,7 +122,7 @@ def _trainer(task: Task, steps: int, *, padded: bool) -> float:
     model = _model(task)
     tokenizer = model.encoder.tokenizer
     assert tokenizer is not None
-    features = task.encode(task.rows("train"), tokenizer, 128)
+    features = task.encode(task.rows("train"), tokenizer, LONGEST)
     times = StepTimes()
 
     class Note(TrainerCallback):
@@ -152,10 +154,10 @@ def _trainer(task: Task, steps: int, *, padded: bool) -> float:
             **({} if padded else grouped),
         )
         trainer = Trainer(
-            model=_Returning(model),
+            model=Returning(model),
             args=arguments,
             train_dataset=cast(Any, features),
-            data_collator=_Padding(int(cast(int, tokenizer.pad_token_id)), 128 if padded else 0),
+            data_collator=Padding(int(cast(int, tokenizer.pad_token_id)), LONGEST if padded else 0),
             callbacks=[Note()],
         )
         trainer.remove_callback(_printer())
@@ -169,7 +171,7 @@ def _printer() -> Any:
     return PrinterCallback
 
 
-class _Returning(torch.nn.Module):
+class Returning(torch.nn.Module):
     """Our model with the signature that the Trainer expects."""
 
     def __init__(self, model: Model) -> None:
@@ -182,7 +184,7 @@ class _Returning(torch.nn.Module):
         return {"loss": loss, "logits": logits}
 
 
-class _Padding:
+class Padding:
     """Pads rows to the longest of the batch, and to at least a fixed length."""
 
     def __init__(self, pad_id: int, at_least: int) -> None:

@@ -68,7 +68,7 @@ def diagram(boxes: dict[str, Box], arrows: Sequence[Arrow], alt: str) -> Plot:
     kinds = {"frozen": "frozen", "trained": "trained", "value": "tensor", "sum": "sum"}
     rows = [{"box": b.text, "what it is": b.meaning, "kind": kinds[b.kind]} for b in boxes.values()]
     table = pd.DataFrame(rows)
-    table["box"] = table["box"].str.replace(r"[$\\{}]|mathrm", "", regex=True)
+    table["box"] = table["box"].str.replace(r"[$\\{}]|mathrm", "", regex=True).replace("", "+")
     xs = [b.x + side * b.width / 2 for b in boxes.values() for side in (-1, 1)]
     ys = [b.y + side * 1.2 * HALF for b in boxes.values() for side in (-1, 1)]
     for arrow in arrows:

@@ -58,7 +58,9 @@ class Plot:
         """Return the drawing as SVG; the same records give the same text."""
         buffer = io.StringIO()
         with rc_context({"svg.hashsalt": "peftlab"}):
-            self.figures[theme].savefig(buffer, format="svg", metadata={"Date": None})
+            self.figures[theme].savefig(
+                buffer, format="svg", metadata={"Date": None}, bbox_inches="tight", pad_inches=0.1
+            )
         # matplotlib names clip paths after memory addresses: number them instead.
         numbers: dict[str, str] = {}
         return re.sub(

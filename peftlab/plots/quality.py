@@ -57,7 +57,7 @@ def scores(records: Sequence[Record], baseline: str = "full", split: str = "test
                     axis.plot([line.low, line.high], [row, row], color=colour, linewidth=2)
                 axis.plot(line.mean, row, marker, color=colour, markersize=7)
             axis.set_yticks(range(len(names)), names)
-            axis.invert_yaxis()
+            axis.set_ylim(len(names) - 0.5, -0.5)
             axis.set_xlabel(f"{page.metric(part)}, {split} (95 % interval; dots: seeds)")
             axis.set_title(page.title(encoder, random, task))
 

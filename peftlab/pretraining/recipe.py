@@ -101,11 +101,22 @@ class Recipe:
                 table[name] = _build(part, table[name], f"{path}, [{name}]")
         return _build(cls, table, str(path))
 
-    def key(self, english: list[str]) -> str:
-        """Identity of recipe and data: what a checkpoint must have been made with."""
-        digest = hashlib.sha256(repr(asdict(self)).encode())
-        digest.update("\n".join(english).encode())
-        return digest.hexdigest()[:16]
+    def keys(self, texts: list[str]) -> tuple[str, str]:
+        """Identities of recipe and data: which checkpoints belong to them.
+
+        Args:
+            texts: All that the sources held.
+
+        Returns:
+            That of tokenizer and bag, which do not depend on the encoder stage's settings, and
+            that of the whole.
+        """
+        settings = asdict(self)
+        encoder_stage = repr(settings.pop("encoder_stage"))
+        digest = hashlib.sha256("\n".join([repr(settings), *texts]).encode())
+        bag = digest.hexdigest()[:16]
+        digest.update(encoder_stage.encode())
+        return bag, digest.hexdigest()[:16]
 
 
 def _build(kind: type[T], table: dict[str, Any], where: str) -> T:

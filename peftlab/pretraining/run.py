@@ -17,21 +17,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from peftlab.encoders import load_encoder
 from peftlab.pretraining.corpus import read_corpus
 from peftlab.pretraining.dictionary import Dictionary
-from peftlab.pretraining.examples import Example, Source
-from peftlab.pretraining.losses import sentence_loss
+from peftlab.pretraining.examples import Source
 from peftlab.pretraining.recipe import Recipe
-from peftlab.pretraining.stage import Losses, Stage
-from peftlab.pretraining.student import Bag, Student, mask_tokens
-from peftlab.pretraining.teacher import Teacher, pad, principal_axes
-from peftlab.pretraining.tokenizer import train_tokenizer
-from peftlab.training.precision import autocast, resolve
+from peftlab.pretraining.stages import bag_stage, encoder_stage
+from peftlab.pretraining.student import Bag, Student
+from peftlab.pretraining.teacher import Teacher, principal_axes
+from peftlab.pretraining.tokenizer import ready_tokenizer, save_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-POOL = 16  # batches drawn at once, so that examples of one length can share a batch
 
 
 def pretrain(
@@ -59,209 +56,46 @@ def pretrain(
     Raises:
         SettingsError: The recipe cannot work.
         DataError: A source is missing or damaged.
-        CheckpointError: The working folder holds another recipe's checkpoint.
+        CheckpointError: A checkpoint in the working folder is damaged.
         NonFiniteLossError: Training diverged.
     """
-    from peftlab.encoders import load_encoder
-
-    recipe, out = Recipe.read(Path(recipe)), Path(out)
+    settings, out = Recipe.read(Path(recipe)), Path(out)
     work = Path(work) if work is not None else Path(".peftlab") / "pretraining"
     begin = time.perf_counter()
-    corpus, dictionary = read_corpus(recipe.sources), Dictionary.read()
-    make_source = lambda shares: Source(  # noqa: E731
-        corpus, dictionary, recipe.languages, shares, recipe.relatives
+    corpus, dictionary = read_corpus(settings.sources), Dictionary.read()
+    bag_source, source = (
+        Source(corpus, dictionary, settings.languages, shares, settings.relatives)
+        for shares in (settings.bag.shares, settings.encoder_stage.shares)
     )
-    bag_source, source = make_source(recipe.bag.shares), make_source(recipe.encoder_stage.shares)
-    key = recipe.key([*source.english, *(pair.text for pair in corpus.pairs)])
-    sizes = recipe.encoder
-    words = [
-        (lang, f) for e in dictionary.entries for lang, forms in e.forms.items() for f in forms
-    ]
-    folder = work / key
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = train_tokenizer(
-        [*corpus.texts(), *words],
-        sizes.vocabulary,
-        sizes.max_length,
-        sizes.english_share,
-        recipe.seed,
-        folder,
-    )
-    teacher = Teacher(load_encoder(recipe.teacher), work / "teacher")
-    embeddings = teacher(source.english)
-    mean, axes = principal_axes(embeddings, sizes.hidden_size)
+    texts = [*corpus.texts(), *dictionary.texts()]
+    bag_key, key = settings.keys([text for _, text in texts])
+    tokenizer = ready_tokenizer(work / bag_key / "tokenizer", texts, settings)
+    embeddings = Teacher(load_encoder(settings.teacher), work / "teacher")(source.english)
+    mean, axes = principal_axes(embeddings, settings.encoder.hidden_size)
     targets = (embeddings - mean) @ axes
     prepared = time.perf_counter() - begin
 
-    torch.manual_seed(recipe.seed)
-    bag = Bag(len(tokenizer), sizes.hidden_size, recipe.bag.token_dropout)
-    bag_stage = _bag_stage(recipe, bag, bag_source, tokenizer, targets, folder, key)
-    bag_curve = bag_stage.run()
+    torch.manual_seed(settings.seed)
+    bag = Bag(len(tokenizer), settings.encoder.hidden_size, settings.bag.token_dropout)
+    first = bag_stage(settings, bag, bag_source, tokenizer, targets, work / bag_key, checkpoint_s)
+    bag_curve = first.run()
 
-    torch.manual_seed(recipe.seed + 1)
+    torch.manual_seed(settings.seed + 1)
     frequency = _frequencies(tokenizer, source.english[:20000] + [p.text for p in corpus.pairs])
-    student = Student(_config(recipe, tokenizer), bag.table.weight.detach().clone(), frequency)
-    stage = _encoder_stage(recipe, student, source, tokenizer, targets, folder, key)
-    curve = stage.run()
+    student = Student(_config(settings, tokenizer), bag.table.weight.detach().clone(), frequency)
+    second = encoder_stage(settings, student, source, tokenizer, targets, work / key, checkpoint_s)
+    curve = second.run()
 
     _write(student, tokenizer, out)
     return {
-        "recipe_key": key,
+        "recipe": key,
         "english": len(source.english),
         "pairs": len(corpus.pairs),
         "dictionary": len(dictionary.entries),
         "parameters": sum(p.numel() for p in student.encoder.parameters()),
-        "seconds": {
-            "prepare": prepared,
-            "bag": bag_stage.seconds,
-            "encoder": stage.seconds,
-        },
+        "seconds": {"prepare": prepared, "bag": first.seconds, "encoder": second.seconds},
         "curves": {"bag": bag_curve, "encoder": curve},
     }
-
-
-def _bag_stage(
-    recipe: Recipe,
-    bag: Bag,
-    source: Source,
-    tokenizer: PreTrainedTokenizerBase,
-    targets: Tensor,
-    folder: Path,
-    key: str,
-) -> Stage:
-    settings = recipe.bag
-
-    def step_losses(step: int) -> Losses:
-        rng = np.random.default_rng([recipe.seed, 1, step])
-        examples = source.draw(settings.batch, rng)
-        ids = tokenizer(
-            [e.text for e in examples], truncation=True, max_length=128, add_special_tokens=False
-        )["input_ids"]
-        kept = [i for i, row in enumerate(ids) if row]
-        index = torch.tensor([examples[i].target for i in kept])
-        padded = pad([ids[i] for i in kept], -1)
-        vectors = bag(padded, padded >= 0)
-        loss, cosine = sentence_loss(
-            vectors, targets[index], index, settings.temperature, settings.contrast
-        )
-        return {"loss": loss, "cosine": cosine}
-
-    return Stage(
-        "bag",
-        bag,
-        [{"params": list(bag.parameters()), "lr": settings.learning_rate, "weight_decay": 0.0}],
-        step_losses,
-        steps=settings.steps,
-        warmup=settings.warmup,
-        folder=folder,
-        key=key,
-        seed=recipe.seed,
-    )
-
-
-def _encoder_stage(
-    recipe: Recipe,
-    student: Student,
-    source: Source,
-    tokenizer: PreTrainedTokenizerBase,
-    targets: Tensor,
-    folder: Path,
-    key: str,
-) -> Stage:
-    settings = recipe.encoder_stage
-    precision, device = resolve("auto", torch.device("cpu")), torch.device("cpu")
-    batches = _Batches(recipe, source, tokenizer)
-    special = torch.tensor(tokenizer.all_special_ids)
-
-    def step_losses(step: int) -> Losses:
-        ids, types, index = batches(step)
-        mask = ids != tokenizer.pad_token_id
-        hidden_ids, labels = mask_tokens(
-            ids,
-            torch.isin(ids, special),
-            settings.mask_rate,
-            tokenizer.mask_token_id,
-            len(tokenizer),
-        )
-        with autocast(precision, device):
-            hidden = student(hidden_ids, types, mask.long())
-            masked = student.masked_loss(hidden, labels)
-        taught = index >= 0
-        vectors = student.pool(hidden, mask)[taught]
-        sentence, cosine = sentence_loss(
-            vectors, targets[index[taught]], index[taught], settings.temperature, settings.contrast
-        )
-        return {
-            "loss": sentence + settings.masked * masked,
-            "cosine": cosine,
-            "masked": masked.detach(),
-        }
-
-    table = student.encoder.embeddings.word_embeddings.weight
-    matrices = [p for p in student.parameters() if p.ndim > 1 and p is not table]
-    vectors = [p for p in student.parameters() if p.ndim == 1]
-    return Stage(
-        "encoder",
-        student,
-        [
-            {"params": matrices, "lr": settings.learning_rate},
-            {"params": vectors, "lr": settings.learning_rate, "weight_decay": 0.0},
-            {"params": [table], "lr": settings.embedding_learning_rate, "weight_decay": 0.0},
-        ],
-        step_losses,
-        steps=settings.steps,
-        warmup=settings.warmup,
-        folder=folder,
-        key=key,
-        seed=recipe.seed,
-    )
-
-
-class _Batches:
-    """Batches of about equally many tokens; examples of similar length share one."""
-
-    def __init__(self, recipe: Recipe, source: Source, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.seed, self.settings = recipe.seed, recipe.encoder_stage
-        self.source, self.tokenizer = source, tokenizer
-        self.number, self.pool = -1, []  # type: ignore[var-annotated]
-
-    def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return ids [B, L], token types [B, L] and target indices [B] of a step."""
-        number, place = divmod(step, POOL)
-        if number != self.number:
-            self.number, self.pool = (
-                number,
-                self._fill(np.random.default_rng([self.seed, 2, number])),
-            )
-        rows = self.pool[place]
-        return (
-            pad([row["ids"] for row in rows], self.tokenizer.pad_token_id),
-            pad([row["types"] for row in rows]),
-            torch.tensor([row["target"] for row in rows]),
-        )
-
-    def _fill(self, rng: np.random.Generator) -> list[list[dict[str, Any]]]:
-        rows: list[dict[str, Any]] = []
-        wanted = POOL * self.settings.tokens
-        while wanted > 0:
-            for example in self._encode(self.source.draw(256, rng)):
-                rows.append(example)
-                wanted -= len(example["ids"])
-        rows.sort(key=lambda row: len(row["ids"]))
-        ends = np.cumsum([len(row["ids"]) for row in rows])
-        cuts = np.searchsorted(ends, ends[-1] * np.arange(1, POOL) / POOL).tolist()
-        pool = [rows[a:b] for a, b in zip([0, *cuts], [*cuts, len(rows)], strict=True)]
-        return [pool[i] for i in rng.permutation(POOL)]
-
-    def _encode(self, examples: list[Example]) -> list[dict[str, Any]]:
-        texts = [(e.text, e.second) if e.second else e.text for e in examples]
-        encoded = self.tokenizer(texts, truncation=True, max_length=self.settings.max_length)
-        return [
-            {"ids": ids, "types": types, "target": example.target}
-            for example, ids, types in zip(
-                examples, encoded["input_ids"], encoded["token_type_ids"], strict=True
-            )
-        ]
 
 
 def _config(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Any:
@@ -293,9 +127,7 @@ def _write(student: Student, tokenizer: PreTrainedTokenizerBase, out: Path) -> N
     encoder = student.encoder.half()
     encoder.config.hidden_dropout_prob = encoder.config.attention_probs_dropout_prob = 0.1
     encoder.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
-    for extra in ("special_tokens_map.json", "vocab.txt"):
-        (temporary / extra).unlink(missing_ok=True)
+    save_tokenizer(tokenizer, temporary)
     (temporary / "1_Pooling").mkdir()
     pooling = {
         "word_embedding_dimension": encoder.config.hidden_size,

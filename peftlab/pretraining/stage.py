@@ -30,8 +30,7 @@ class Stage:
         step_losses: Computes the losses of one step.
         steps: How many steps.
         warmup: Part of them in which the rates rise from 0; then they fall to 0 linearly.
-        folder: Where the checkpoint goes.
-        key: Identity of recipe and data; another recipe's checkpoint is not taken up.
+        folder: Where the checkpoint goes; it belongs to one recipe and its data.
         seed: Fixes dropout and masks.
         checkpoint_s: Seconds between checkpoints.
         log: Gets a line now and then.
@@ -47,13 +46,12 @@ class Stage:
         steps: int,
         warmup: float,
         folder: Path,
-        key: str,
         seed: int,
         checkpoint_s: float = 60.0,
         log: Callable[[str], None] = print,
     ) -> None:
         self.name, self.module, self.step_losses = name, module, step_losses
-        self.steps, self.warmup, self.key, self.seed = steps, max(1, int(warmup * steps)), key, seed
+        self.steps, self.warmup, self.seed = steps, max(1, int(warmup * steps)), seed
         self.path, self.checkpoint_s, self.log = folder / f"{name}.safetensors", checkpoint_s, log
         self.optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, self._factor)
@@ -70,7 +68,7 @@ class Stage:
 
         Raises:
             NonFiniteLossError: The loss became infinite or not a number.
-            CheckpointError: The checkpoint is damaged or belongs to another recipe.
+            CheckpointError: The checkpoint is damaged.
         """
         self._restore()
         self.module.train()
@@ -123,7 +121,7 @@ class Stage:
         save_file(
             {name: tensor.contiguous() for name, tensor in tensors.items()},
             temporary,
-            metadata={"key": self.key, "progress": json.dumps(progress)},
+            metadata={"progress": json.dumps(progress)},
         )
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
@@ -143,11 +141,6 @@ class Stage:
                 f"The checkpoint {self.path} cannot be read ({error}): delete it to train the "
                 f"{self.name} stage again."
             ) from error
-        if header["key"] != self.key:
-            raise CheckpointError(
-                f"The checkpoint {self.path} was made with another recipe or other data: delete "
-                "it, or name another working folder."
-            )
         for name, parameter in self._named().items():
             parameter.data.copy_(tensors.pop(f"weight/{name}"))
             moments = {

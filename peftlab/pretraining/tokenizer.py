@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from peftlab.pretraining.recipe import EncoderSizes, Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -14,15 +17,29 @@ if TYPE_CHECKING:
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
-def train_tokenizer(
-    texts: Iterable[tuple[str, str]],
-    vocabulary: int,
-    max_length: int,
-    english_share: float,
-    seed: int,
-    folder: Path,
+def ready_tokenizer(
+    folder: Path, texts: Iterable[tuple[str, str]], recipe: Recipe
 ) -> PreTrainedTokenizerBase:
-    """Learn a WordPiece vocabulary and write the tokenizer.
+    """Load the tokenizer that an earlier attempt left in a folder, or learn and leave it there.
+
+    Args:
+        folder: Belongs to one recipe and its data.
+        texts: (language, text).
+        recipe: Its sizes and seed.
+    """
+    from transformers import BertTokenizerFast
+
+    if not folder.is_dir():
+        temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+        save_tokenizer(train_tokenizer(texts, recipe.encoder, recipe.seed), temporary)
+        os.replace(temporary, folder)
+    return BertTokenizerFast.from_pretrained(folder)
+
+
+def train_tokenizer(
+    texts: Iterable[tuple[str, str]], sizes: EncoderSizes, seed: int
+) -> PreTrainedTokenizerBase:
+    """Learn a WordPiece vocabulary.
 
     Text is lower-cased and loses its accents (as in multilingual BERT, uncased): languages then
     share more pieces. Languages other than English get the same number of characters each, by
@@ -30,11 +47,8 @@ def train_tokenizer(
 
     Args:
         texts: (language, text).
-        vocabulary: Number of pieces, special tokens included.
-        max_length: Longest input in tokens.
-        english_share: Part of the sample that is English.
+        sizes: Vocabulary (special tokens included), longest input, share of English.
         seed: Fixes the sample.
-        folder: Where ``tokenizer.json`` and ``tokenizer_config.json`` go.
     """
     from tokenizers import BertWordPieceTokenizer
     from transformers import BertTokenizerFast
@@ -42,25 +56,28 @@ def train_tokenizer(
     by_language: dict[str, list[str]] = {}
     for language, text in texts:
         by_language.setdefault(language, []).append(text)
-    sample = _balance(by_language, english_share, np.random.default_rng(seed))
+    sample = _balance(by_language, sizes.english_share, np.random.default_rng(seed))
     model = BertWordPieceTokenizer(lowercase=True, strip_accents=True)
     model.train_from_iterator(
         sample,
-        vocab_size=vocabulary,
+        vocab_size=sizes.vocabulary,
         limit_alphabet=400,
         special_tokens=SPECIAL,
         show_progress=False,
     )
-    tokenizer = BertTokenizerFast(
+    return BertTokenizerFast(
         tokenizer_object=model._tokenizer,
         do_lower_case=True,
         strip_accents=True,
-        model_max_length=max_length,
+        model_max_length=sizes.max_length,
     )
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write ``tokenizer.json`` and ``tokenizer_config.json``, and nothing that repeats them."""
     tokenizer.save_pretrained(folder)
-    for extra in ("special_tokens_map.json", "vocab.txt"):  # tokenizer.json holds both
+    for extra in ("special_tokens_map.json", "vocab.txt"):
         (folder / extra).unlink(missing_ok=True)
-    return tokenizer
 
 
 def _balance(

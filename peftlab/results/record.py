@@ -107,7 +107,7 @@ class Sizes(Strict):
 
 
 class Parameters(Strict):
-    """Numbers of parameters, as :class:`peftlab.model.Summary` counts them; the head apart."""
+    """Numbers of parameters, as :class:`peftlab.models.Summary` counts them; the head apart."""
 
     trainable: NonNegativeInt
     stored: NonNegativeInt

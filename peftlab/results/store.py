@@ -5,11 +5,11 @@ A record is written whole or not at all, and never silently replaced by a differ
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftlab.errors import RecordError
+from peftlab.files import replacing
 from peftlab.results.record import Record
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ class Store:
                 f"{path} holds a different record of the same run: delete it, or save with "
                 "overwrite=True, if the new one is to replace it."
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text)
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
         return path
 
     def load(self, experiment: str, run_id: str) -> Record:
@@ -170,25 +170,6 @@ def read(path: Path) -> Record:
     if path.stem != record.id:
         raise RecordError(f"{path} holds the record {record.id}: rename the file to its id.")
     return record
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Put text into a file so that at every moment either the old or the whole new one is there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    for left_over in path.parent.glob(f".{path.name}.*.tmp"):
-        left_over.unlink(missing_ok=True)
-    if os.name == "posix":
-        # The rename itself must reach the disk too.
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def book_results(start: str | Path | None = None) -> Path:

@@ -15,7 +15,7 @@ from peftlab.training.precision import Resolved, autocast, resolve
 from peftlab.training.settings import Precision
 
 if TYPE_CHECKING:
-    from peftlab.model import Model
+    from peftlab.models import Model
 
 
 @torch.inference_mode()

@@ -26,7 +26,7 @@ from peftlab.training.progress import ProgressBar
 from peftlab.training.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from peftlab.model import Model
+    from peftlab.models import Model
 
 
 @dataclass

@@ -16,7 +16,7 @@ from peftlab.training.loop import Trained, added, fit
 from peftlab.training.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from peftlab.model import Model
+    from peftlab.models import Model
     from peftlab.results.record import CurvePoint, Record, RunSettings
 
 #: A record keeps at most this many points of a curve; longer ones are averaged in blocks.
@@ -65,7 +65,7 @@ def train(
         OutOfMemoryError: The device has too little memory for the batch.
         CheckpointError: The folder holds the checkpoint of another run.
     """
-    from peftlab.model import summary
+    from peftlab.models import summary
     from peftlab.results.record import EvaluationPoint, Git, Parameters, Record, Sizes, Tokens
 
     task = task or model.task

@@ -18,7 +18,7 @@ from peftlab.errors import CheckpointError
 from peftlab.files import replacing
 
 if TYPE_CHECKING:
-    from peftlab.model import Model
+    from peftlab.models import Model
 
 FILE = "training.safetensors"
 

@@ -109,7 +109,7 @@ def test_other_numbers_are_left_alone(prose: str) -> None:
 @pytest.mark.parametrize(
     ("code", "word"),
     [
-        ("from peftlab.model import _secret", "private"),
+        ("from peftlab.models import _secret", "private"),
         ("import peftlab as pl\npl._WHERE", "private"),
         ("import peftlab as pl\npl.nonsense(1)", "exist"),
         ("from peftlab.methods import iter_modules", "__all__"),

@@ -294,7 +294,7 @@ def test_shipped_recipe_is_valid() -> None:
 
 
 def test_scores_of_a_language_blind_and_a_blind_encoder(write_rows: Callable[..., Path]) -> None:
-    """Vectors that carry the meaning alone score 1 in every language; constant ones the majority."""
+    """Vectors of meaning alone score 1 in every language; constant ones the majority."""
     from peftlab.pretraining.evaluate import SIB, XSID
 
     for lang in ("en", *XSID):

@@ -1,10 +1,8 @@
-import multiprocessing
 
 import pytest
 
 from peftlab.errors import RecordError
 from peftlab.results import Store, frame
-from peftlab.results.store import write_atomically
 from tests.results.made import grid, record
 
 
@@ -73,44 +71,6 @@ def test_half_written_files_and_work_in_progress_are_not_records(store):
     work.mkdir()
     (work / "notes.json").write_text("{")
     assert len(store.load_all()) == 1
-
-
-def write_forever(path, started):
-    count = 0
-    while True:
-        write_atomically(path, f"{count % 10}" * 200_000)
-        started.set()
-        count += 1
-
-
-def test_a_killed_writer_leaves_a_whole_file(tmp_path):
-    context = multiprocessing.get_context("fork")
-    path = tmp_path / "file.json"
-    for _ in range(10):
-        started = context.Event()
-        process = context.Process(target=write_forever, args=(path, started))
-        process.start()
-        started.wait(10)
-        process.kill()
-        process.join()
-        text = path.read_text()
-        assert len(text) == 200_000
-        assert len(set(text)) == 1
-    write_atomically(path, "whole")
-    assert [p.name for p in tmp_path.iterdir()] == ["file.json"]  # nothing is left over
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "file.json"
-    write_atomically(path, "old")
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        write_atomically(path, "new")
-    assert path.read_text() == "old"
 
 
 def test_the_table_has_a_row_a_record(store):

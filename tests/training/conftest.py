@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import peftlab as pl
-from peftlab.model import Model
+from peftlab.models import Model
 
 
 @pytest.fixture(scope="session")

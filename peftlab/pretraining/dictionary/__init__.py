@@ -7,7 +7,7 @@ separated by ``|``. Cells with equally many forms are taken to list the same for
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +79,12 @@ class Dictionary:
                 if forms["en"]:
                     entries.append(Entry(forms))
         return cls(entries)
+
+    def texts(self) -> Iterator[tuple[str, str]]:
+        """Yield every form with its language."""
+        for entry in self.entries:
+            for language, forms in entry.forms.items():
+                yield from ((language, form) for form in forms)
 
     def switch(self, text: str, language: str, rate: float, rng: np.random.Generator) -> str:
         """Replace words of an English text by their translations.

@@ -17,23 +17,42 @@ from peftlab.tasks.pocket.wording import Cells, lexicon, people, scene, sentence
 Maker = Callable[[int], Row]
 
 
+#: Share of groups in which a contradiction denies what the premise says, in percent; in the others
+#: it says what excludes the premise.
+DENIED = 70
+
+
 def nli(draw: Draw, part: str) -> list[Maker]:
     """Draw a premise and three hypotheses: entailed, neutral, contradicted.
 
-    The premise is a case of one pole of a frame. Its own pole's claim is entailed, that of another
-    pole contradicted; a claim of a frame on the other side (state, activity) is neutral.
+    A case implies the claim of its pole, and the claim's denial the denial of the case. Such a pair
+    is an entailment, and a contradiction when the hypothesis turns round. Also contradicted is the
+    claim of another pole. Neutral is a claim or case of a frame on the other side (state, activity).
     """
     sides = draw.some(("state", "activity"), 2)
     frame, other = (draw.one([f for f in lexicon("nli")[part] if f["side"] == s]) for s in sides)
     pole, opposite = draw.some(frame["pole"], 2)
-    hypotheses = [draw.one(p["claims"]) for p in (pole, draw.one(other["pole"]), opposite)]
-    premise, where = draw.one(pole["cases"]), scene(draw, part)
-    templates = [sentence_template(draw, part) for _ in range(2)]
+    by_denial, affirmed = draw.chance(DENIED), True
+    key, implied = "cases", "claims"
+    if by_denial and draw.chance(50):
+        key, implied, affirmed = implied, key, False
+    premise, entailed = draw.one(pole[key]), draw.one(pole[implied])
+    neutral = draw.one(draw.one(other["pole"])[implied])
+    if by_denial:
+        hypotheses = [(entailed, affirmed), (neutral, draw.chance(50)), (entailed, not affirmed)]
+    else:
+        hypotheses = [(entailed, True), (neutral, True), (draw.one(opposite[implied]), True)]
+    where, shared = scene(draw, part), lexicon("shared")
+    first, second = draw.some(range(len(shared["affirmed"][part])), 2)
+
+    def told(predicate: Cells, true: bool, template: int, language: int) -> str:
+        cells = shared["affirmed" if true else "denied"][part][template]
+        return where.told(cells, predicate, language)
 
     def maker(label: int) -> Maker:
         return lambda language: {
-            "premise": where.told(templates[0], premise, language),
-            "hypothesis": where.told(templates[1], hypotheses[label], language),
+            "premise": told(premise, affirmed, first, language),
+            "hypothesis": told(*hypotheses[label], second, language),
             "label": label,
         }
 
@@ -45,7 +64,9 @@ def paraphrase(draw: Draw, part: str) -> list[Maker]:
     concept, other = draw.some(lexicon("paraphrase")[part], 2)
     first, same = draw.some(("a", "b"), 2)
     where = scene(draw, part)
-    templates = [sentence_template(draw, part) for _ in range(2)]
+    templates = [sentence_template(draw, part)] * 2
+    if draw.chance(50):
+        templates[1] = sentence_template(draw, part)
     seconds = (other[draw.one(("a", "b"))], concept[same])
 
     def maker(label: int) -> Maker:

@@ -1,0 +1,57 @@
+"""The committed records: whole, complete, planned by an experiment file, and not absurd."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from peftlab import experiments
+from peftlab.results import Store, selected, summarise
+from peftlab.results.record import Record
+
+BOOK = Path(__file__).parents[1] / "book"
+STORE = Store(BOOK / "results")
+RECORDED = sorted(p.name for p in STORE.folder.iterdir() if p.is_dir() and p.name[0] != ".")
+
+#: Trained, but its features need not hold the answer: it may end at the majority class.
+PROBES = {"head"}
+
+
+def records(name: str) -> list[Record]:
+    return STORE.load_all(name)
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_an_experiment_is_recorded_to_the_end(name):
+    experiment = experiments.read(BOOK / "experiments" / f"{name}.toml")
+    found = {record.id: record for record in records(name)}
+    planned = {run.id for cell in experiment.cells() for run in cell.runs(found)}
+    assert set(found) == planned
+    assert sum(cell.size() for cell in experiment.cells()) == len(planned)
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_a_record_names_machine_versions_and_a_clean_commit(name):
+    for record in records(name):
+        assert record.machine["cpu"], record.id
+        assert record.versions["torch"], record.id
+        assert record.git.commit, record.id
+        assert record.git.dirty is False, record.id
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_what_is_trained_beats_the_majority_class(name):
+    """A model that only predicts the most frequent label has not been trained, whatever it cost."""
+    table = summarise(records(name))
+    for _, cells in table[~table["random_weights"]].groupby(["encoder", "task"]):
+        majority = cells[cells["method"] == "majority"]["mean"]
+        trained = cells[~cells["method"].isin({"majority", *PROBES})]
+        for score in majority:
+            assert (trained["mean"] > score).all(), trained
+
+
+def test_full_fine_tuning_on_all_of_sst2_is_where_it_should_be():
+    """A sanity check of the whole line: MiniLM is known to reach about 0.90."""
+    (full,) = [r for r in selected(records("sst2-full")) if r.settings.method_label == "full"]
+    assert 0.88 <= full.score() <= 0.93
