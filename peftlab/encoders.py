@@ -29,7 +29,7 @@ Pooling = Literal["cls", "mean"]
 
 POCKET = Path(__file__).parent / "pocket"
 ATTENTION = ("sdpa", "eager")
-WITH_POOLER = ("bert", "camembert", "roberta", "xlm-roberta", "xlm-roberta-xl")
+WITH_POOLER = ("bert", "camembert", "roberta", "xlm-roberta")
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def describe(backbone: PreTrainedModel) -> Anatomy:
         The anatomy; its slots point into ``backbone``.
 
     Raises:
-        SettingsError: The layers are not named as BERT's are.
+        SettingsError: The layers are not built or not named as BERT's are.
     """
     config: Any = backbone.config
     encoder: Any = getattr(backbone, "encoder", None)
@@ -144,15 +144,18 @@ def describe(backbone: PreTrainedModel) -> Anatomy:
         for layer in layers:
             for slot in layer.linears().values():
                 slot.get()
+            for block in (layer.attention_output, layer.output):
+                for name in ("dropout", "LayerNorm"):
+                    Slot(block.get(), name).get()
         embeddings = Slot(backbone, "embeddings")
-        embeddings.get()
+        positions: Any = embeddings.get().position_embeddings
     except AttributeError as error:
         raise SettingsError(
             f"The layers of a {type(backbone).__name__} are not built as BERT's are ({error}); "
             "use a BERT, RoBERTa or XLM-RoBERTa encoder."
         ) from error
     # RoBERTa's positions start behind the padding index, so two of them are never used.
-    offset = config.pad_token_id + 1 if "roberta" in config.model_type else 0
+    offset = 0 if positions.padding_idx is None else positions.padding_idx + 1
     return Anatomy(
         layers=layers,
         embeddings=embeddings,
@@ -176,6 +179,7 @@ class Encoder:
         anatomy: Where its layers keep their parts.
         pooling: How the encoder was trained to form a sentence vector: ``"cls"`` or ``"mean"``.
         random_weights: Whether the weights were drawn instead of loaded.
+        in_use: Whether a model was made of it, whose method may train its weights.
     """
 
     def __init__(
@@ -192,6 +196,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.pooling: Pooling = pooling
         self.random_weights = random_weights
+        self.in_use = False
         self.anatomy = describe(backbone)
         if tokenizer is not None:  # many tokenizers do not know how much their model takes
             longest = min(tokenizer.model_max_length, self.anatomy.max_length)
@@ -202,8 +207,8 @@ class Encoder:
     def fingerprint(self) -> str:
         """SHA-256 over the weights as loaded: names, shapes, types and values.
 
-        Two encoders with one fingerprint give the same hidden states. It is what a checkpoint
-        remembers of its backbone.
+        Two encoders of one configuration and one fingerprint give the same hidden states. It is
+        what a checkpoint remembers of its backbone.
         """
         digest = hashlib.sha256()
         for name, tensor in self.backbone.state_dict().items():
@@ -252,11 +257,11 @@ def load_encoder(name: str, *, attention: str = "sdpa", random_weights: bool = F
 
     Raises:
         SettingsError: ``attention`` is not known, or the model's layers are not built as BERT's.
-        DataError: The folder holds no model.
+        DataError: The folder holds no model, or a damaged one.
         OfflineError: The name is a hub id and the hub cannot be reached.
     """
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
+    from transformers import AutoConfig, AutoModel
 
     if attention not in ATTENTION:
         raise SettingsError(f"attention is {attention!r}: choose one of {', '.join(ATTENTION)}.")
@@ -269,7 +274,7 @@ def load_encoder(name: str, *, attention: str = "sdpa", random_weights: bool = F
         options: dict[str, Any] = {"attn_implementation": attention}
         if config.model_type in WITH_POOLER:
             options["add_pooling_layer"] = False
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = _tokenizer(source)
         if random_weights:
             backbone = AutoModel.from_config(config, dtype=torch.float32, **options)
         else:
@@ -284,7 +289,7 @@ def load_encoder(name: str, *, attention: str = "sdpa", random_weights: bool = F
                     f"{len(found['missing_keys']) - 1} more; the file is of another model or "
                     "damaged: fetch it again."
                 )
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if is_folder:
             raise DataError(
                 f"The encoder in {name!r} cannot be read: {_first_line(error)}"
@@ -296,6 +301,22 @@ def load_encoder(name: str, *, attention: str = "sdpa", random_weights: bool = F
         ) from error
     backbone.eval()
     return Encoder(name, backbone, tokenizer, _pooling(source), random_weights=random_weights)
+
+
+def _tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """Load a tokenizer; whatever its library raises becomes a ValueError."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # the tokenizers library raises bare Exceptions
+        raise ValueError(f"its tokenizer is missing or damaged: {error}") from error
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        # transformers 5 makes an empty one where the files are missing
+        raise ValueError("its tokenizer has no words: its files are missing")
+    return cast("PreTrainedTokenizerBase", tokenizer)
 
 
 def encoder_from(

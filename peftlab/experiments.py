@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import (
     Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     TypeAdapter,
@@ -84,7 +85,7 @@ class Tuning(Strict):
     """
 
     learning_rates: list[PositiveFloat] | dict[str, list[PositiveFloat]]
-    seed: int = 0
+    seed: NonNegativeInt = 0
 
 
 class Experiment(Strict):
@@ -110,7 +111,7 @@ class Experiment(Strict):
     methods: dict[str, dict[str, Any]] = Field(min_length=1)
     settings: dict[str, Any] = Field(default={})
     tuning: Tuning
-    seeds: list[int] = Field(min_length=1)
+    seeds: list[NonNegativeInt] = Field(min_length=1)
     transfer: list[str] = Field(default=[])
 
     @model_validator(mode="before")
@@ -188,7 +189,8 @@ class CellPlan:
             training = train_settings(chosen, rate, seed).as_dict()
         transfer = self.task.transfer
         if transfer is None:
-            transfer = [name.format(task=self.task.name) for name in self.experiment.transfer]
+            names = self.experiment.transfer
+            transfer = [name.replace("{task}", self.task.name) for name in names]
         return RunSettings(
             encoder=self.encoder.name,
             random_weights=self.encoder.random_weights,

@@ -85,6 +85,7 @@ class Grid:
             How many runs this process did.
         """
         done = 0
+        machine.git()  # asked once a process: of the code that runs, which may be edited meanwhile
         while limit is None or done < limit:
             self.refresh()
             pending = self.pending()
@@ -251,6 +252,7 @@ def _train(
         TrainSettings(**run.training),  # type: ignore[arg-type]
         transfer=transfer,
         folder=folder,
+        keep_checkpoint=True,  # until the record is written: a kill in between must not lose it
         label=run.method_label,
         clock=clock,
     )

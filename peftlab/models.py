@@ -154,7 +154,7 @@ def model(
     builds with one seed are bitwise equal.
 
     Args:
-        encoder: A hub id, a folder, ``"pocket"``, or an encoder that carries no method yet.
+        encoder: A hub id, a folder, ``"pocket"``, or an encoder that no model was made of yet.
         task: The task that the head is for.
         method: Settings such as ``pl.LoRA(rank=8)``, a preset name such as ``"lora-8"``, or plain
             settings.
@@ -177,10 +177,11 @@ def model(
         torch.manual_seed(seed)
         if isinstance(encoder, str):
             encoder = load_encoder(encoder, attention=attention, random_weights=random_weights)
-        elif next(sites.find(encoder.backbone), None) is not None:
+        elif encoder.in_use or next(sites.find(encoder.backbone), None) is not None:
             raise SettingsError(
                 f"The encoder {encoder.name!r} carries a method already: load it again."
             )
+        encoder.in_use = True
         encoder.backbone.requires_grad_(False)
         settings.attach(encoder)
         head = task.head(encoder.anatomy.hidden_size, pooling or encoder.pooling, dropout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -69,6 +70,125 @@ def test_no_data_and_no_hub_is_one_sentence_and_leaves_no_record(
     assert main(["run", str(file), "--folder", str(tmp_path / "results")]) == 2
     assert "PEFTLAB_DATA" in sentence(capsys)
     assert not list((tmp_path / "results").glob("*/*.json"))
+
+
+# -- bad input from the command line --------------------------------------------------------------
+
+TEXTS = [{"text": text, "label": label} for text, label in (("a good film", 1), ("a bad dog", 0))]
+
+
+def lines(rows) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+BAD_INPUT = {
+    "an unknown model": ({"encoder": "no/model"}, {}, "PEFTLAB_MODELS"),
+    "a folder without a model": ({"encoder": "."}, {}, "config.json is missing"),
+    "an unknown method": ({"methods": {"x": "lorra"}}, {}, "did you mean 'lora"),
+    "an unknown training setting": ({"settings": {"epoch": 1}}, {}, "did you mean 'epochs'"),
+    "an unknown setting of a method": (
+        {"methods": {"x": {"name": "lora", "rang": 2}}},
+        {},
+        "no setting 'rang'",
+    ),
+    "an unknown task": ({"tasks": ["glue/sts2"]}, {}, "did you mean"),
+    "a label outside the set": (
+        {},
+        {"dev.jsonl": lines([{"text": "a", "label": 7}])},
+        "label 7 is not in the label set",
+    ),
+    "an empty file": ({}, {"test.jsonl": b""}, "is empty"),
+    "a truncated file": (
+        {},
+        {"test.jsonl": None, "test.jsonl.gz": gzip.compress(lines(TEXTS * 99))[:-30]},
+        "cut short",
+    ),
+    "a cut line": ({}, {"test.jsonl": lines(TEXTS)[:-9]}, "not a JSON object"),
+    "a missing column": ({}, {"train.jsonl": lines([{"text": "a"}])}, "no field 'label'"),
+    "a sequence longer than the model takes": (
+        {"settings": {"max_length": 65}},
+        {},
+        "set max_length to 64 or less",
+    ),
+}
+
+
+@pytest.fixture
+def own(tmp_path, tiny_folder, monkeypatch):
+    """A function that writes an experiment over a user's own data and returns its file."""
+    monkeypatch.delenv("PEFTLAB_MODELS", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def write(changes, files=None):
+        (tmp_path / "data").mkdir()
+        whole = {f"{split}.jsonl": lines(TEXTS * 4) for split in ("train", "dev", "test")}
+        for name, content in (whole | (files or {})).items():
+            if content is not None:
+                (tmp_path / "data" / name).write_bytes(content)
+        said = {
+            "name": "own",
+            "question": "Is it told?",
+            "encoder": str(tiny_folder("bert")),
+            "tasks": [{"name": "data", "kind": "classification"}],
+            "methods": {"lora": "lora-8"},
+            "settings": {"epochs": 1, "max_length": 32, "precision": "fp32"},
+            "tuning": {"learning_rates": [1e-3]},
+            "seeds": [0],
+        } | changes
+        path = tmp_path / "own.toml"
+        path.write_text("".join(f"{key} = {toml(value)}\n" for key, value in said.items()))
+        return path
+
+    return write
+
+
+def toml(value) -> str:
+    """Write a value as TOML, tables in line."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {toml(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    return json.dumps(value)
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_one_sentence_and_nothing_is_written(case, own, tmp_path, capsys):
+    changes, files, words = BAD_INPUT[case]
+    file = own(changes, files)
+    assert main(["run", str(file), "--folder", str(tmp_path / "results")]) == 2
+    assert words in sentence(capsys)
+    left = [p for p in tmp_path.glob("results/**/*") if p.is_file() and p.suffix != ".lock"]
+    assert left == []
+
+
+def test_a_loss_that_is_not_finite_is_recorded_and_exits_with_1(own, tmp_path, capsys):
+    file = own({"tuning": {"learning_rates": [1e30]}})
+    assert main(["run", str(file), "--folder", str(tmp_path / "results")]) == 1
+    assert "1 failed" in capsys.readouterr().out
+    (path,) = (tmp_path / "results" / "own").glob("*.json")
+    record = json.loads(path.read_text())
+    assert record["status"] == "failed"
+    assert "choose a lower" in record["error"]
+
+
+def test_out_of_memory_is_recorded_with_a_batch_that_fits(own, tmp_path, monkeypatch):
+    import torch
+
+    from peftlab.models import Model
+
+    forward = Model.forward
+
+    def small_memory(self, batch):
+        if len(batch["input_ids"]) > 3:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return forward(self, batch)
+
+    monkeypatch.setattr(Model, "forward", small_memory)
+    assert main(["run", str(own({})), "--folder", str(tmp_path / "results")]) == 1
+    (path,) = (tmp_path / "results" / "own").glob("*.json")
+    record = json.loads(path.read_text())
+    assert record["status"] == "oom"
+    assert "set batch_size=2" in record["error"]
 
 
 def test_an_interruption_says_how_to_go_on(file, tmp_path, capsys, monkeypatch):

@@ -139,3 +139,49 @@ def test_another_architecture_is_refused():
     )
     with pytest.raises(SettingsError, match="use a BERT, RoBERTa or XLM-RoBERTa encoder"):
         describe(gpt)
+
+
+def spoil_json(folder, name, **changes):
+    settings = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps(settings | changes))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda folder: (folder / "tokenizer.json").write_text('{"version": "1.0", "trunc'),
+        lambda folder: (folder / "tokenizer.json").write_text(""),
+        lambda folder: [file.unlink() for file in folder.glob("*token*")],
+        lambda folder: (folder / "config.json").write_text('{"model_type": "be'),
+        lambda folder: spoil_json(folder, "config.json", intermediate_size=48),
+        lambda folder: spoil_json(folder, "config.json", model_type="unheard-of"),
+    ],
+    ids=["tokenizer cut", "tokenizer empty", "no tokenizer", "config cut", "sizes", "architecture"],
+)
+def test_a_damaged_folder_is_one_sentence(tiny_folder, tmp_path, spoil):
+    import shutil
+
+    folder = shutil.copytree(tiny_folder("bert"), tmp_path / "model")
+    spoil(folder)
+    with pytest.raises(DataError, match="cannot be read") as error:
+        load_encoder(str(folder))
+    assert "\n" not in str(error.value)
+
+
+def test_positions_of_every_family_are_counted_right():
+    from transformers import AutoModel
+
+    from tests.conftest import tiny_config
+
+    # built like RoBERTa, without its name
+    camembert = AutoModel.from_config(tiny_config("camembert", pad_token_id=1))
+    assert describe(camembert).max_length == 64
+
+
+def test_layers_that_normalise_before_are_refused():
+    from transformers import AutoConfig, AutoModel
+
+    sizes = {"vocab_size": 11, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = AutoConfig.for_model("xlm-roberta-xl", intermediate_size=16, **sizes)
+    with pytest.raises(SettingsError, match="not built as BERT's are"):
+        describe(AutoModel.from_config(config))

@@ -123,6 +123,9 @@ def test_a_random_encoder_is_a_row_of_its_own(tmp_path):
         ("epochs = 2", "seed = 2", "settings.seed"),
         ('"full"', '"ful"', "did you mean 'full'"),
         ("rank = 4", "rnak = 4", "no setting 'rnak'"),
+        ('{ name = "lora-8", rank = 4 }', "{ rank = 4 }", "no method ''"),
+        ('name = "lora-8"', 'name = ["lora-8"]', "did you mean 'lora-8'"),
+        ("[0, 1, 2]", "[0, -1]", "seeds.1"),
         ("[0, 1, 2]", "[0, 1, 1]", "twice"),
         ("[0, 1, 2]", '["0"]', "seeds.0"),
         ("[1e-5, 1e-4]", "[1e-5, 1e-5]", "repeated"),
@@ -154,3 +157,8 @@ def test_the_files_of_the_book_can_be_run(file):
     experiment = read(file)
     assert experiment.name == file.stem
     assert len({r.id for c in experiment.cells() for r in c.tuning_runs()}) > 1
+
+
+def test_only_the_task_stands_in_braces(tmp_path):
+    experiment = read(write(tmp_path, GOOD.replace("{task}/de", "{task}/{de")))
+    assert next(experiment.cells()).tuning_runs()[0].transfer == ["glue/sst2/{de"]

@@ -253,6 +253,24 @@ def test_a_grid_that_is_killed_ten_times_ends_like_one_that_is_not(real, undistu
     assert not list((tmp_path / "real").glob(".*"))
 
 
+def test_a_kill_before_the_record_is_written_loses_no_training(real, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        """Stands for a SIGKILL: nothing may catch it and tidy up."""
+
+    def kill(self, record, **_):
+        raise Killed
+
+    experiment = read(real)
+    run = next(c for c in experiment.cells() if c.label == "lora").tuning_runs()[0]
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Store, "save", kill)
+        Grid(experiment, Store(tmp_path), report=lambda line: None)._do(run)
+    assert (tmp_path / ".peftlab" / "runs" / run.id / "training.safetensors").is_file()
+    Grid(experiment, Store(tmp_path), report=lambda line: None)._do(run)
+    assert not (tmp_path / ".peftlab" / "runs" / run.id).exists()
+    assert Store(tmp_path).load("real", run.id).status == "ok"
+
+
 def test_two_processes_share_a_real_grid(real, undisturbed, tmp_path):
     workers = [start(real, tmp_path) for _ in range(2)]
     for worker in workers:

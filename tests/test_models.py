@@ -88,3 +88,28 @@ def test_importing_is_quick_and_public_names_are_there():
     subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(AttributeError):
         pl.no_such_name  # noqa: B018
+
+
+@pytest.mark.parametrize("method", ["full", "head-only", "lora-8"])
+def test_an_encoder_serves_one_model(make_encoder, toy_task, method):
+    encoder = make_encoder("bert")
+    model = pl.model(encoder, toy_task, method)
+    if method == "lora-8":
+        model.merge()  # no part is left in the encoder, but its weights are others
+    with pytest.raises(SettingsError, match="load it again"):
+        pl.model(encoder, toy_task, "lora-8")
+
+
+def test_a_merged_model_may_move_before_it_is_unmerged(make_encoder, toy_task):
+    model = pl.model(make_encoder("bert"), toy_task, pl.LoRA(dropout=0.5)).merge()
+    model.to(torch.bfloat16).train()
+    model.unmerge()
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert all(module.training for module in model.backbone.encoder.layer[0].modules())
+    model.eval()(toy_batch(model, toy_task))
+
+
+def toy_batch(model, task):
+    from peftlab.training.batches import collate
+
+    return collate(task.encode(task.rows("train"), model.encoder.tokenizer, 32), 0)

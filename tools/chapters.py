@@ -55,8 +55,11 @@ def key() -> str:
     digest = hashlib.sha256(os.environ.get("PEFTLAB_MODE", "pocket").encode())
     files = (file for name in INPUTS for file in (ROOT / name, *(ROOT / name).rglob("*")))
     for file in sorted(files):
-        if file.is_file() and "__pycache__" not in file.parts:
-            digest.update(str(file.relative_to(ROOT)).encode() + b"\0")
+        parts = file.relative_to(ROOT).parts
+        # locks and checkpoints of a grid lie in a hidden folder beside the records
+        hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
+        if file.is_file() and not hidden:
+            digest.update("/".join(parts).encode() + b"\0")
             digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
 

@@ -65,7 +65,7 @@ def get(method: Method | str | Mapping[str, Any]) -> Method:
     if isinstance(method, str):
         method = {"name": method}
     changes = dict(method)
-    name = changes.pop("name", None)
+    name = str(changes.pop("name", ""))
     if name in _presets:
         base = _presets[name].settings()
         cls = _methods[base.pop("name")]

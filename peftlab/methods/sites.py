@@ -132,10 +132,14 @@ class Folded:
 
     def undo(self) -> None:
         """Restore the original weights bitwise and put the site back."""
+        linear = self.site.original
         with torch.no_grad():
-            self.site.original.weight.copy_(self.weight)
+            linear.weight.copy_(self.weight)
             if self.bias is not None:
-                self.site.original.bias.copy_(self.bias)
+                linear.bias.copy_(self.bias)
+        # the model may have gone elsewhere meanwhile, and the parts were not in it
+        self.site.to(linear.weight.device, linear.weight.dtype)
+        self.site.train(linear.training)
         self.slot.set(self.site)
 
 

@@ -79,5 +79,5 @@ def differences(
         for line in compared.itertuples()
     )
     most = int(compared.groupby(["encoder", "random_weights", "task"]).size().max())
-    width, height = page.panel_size(len(page.panels(compared)), 4.6, 1.1 + 0.6 * most)
+    width, height = page.panel_size(len(page.panels(compared)), 3.9, 1.1 + 0.6 * most)
     return page.plot(draw, table, f"Difference to {baseline}. {said}.", width, height + 0.4)

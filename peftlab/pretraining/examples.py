@@ -69,19 +69,23 @@ class Source:
         self.paragraphs = [
             (language, texts) for language, texts in corpus.paragraphs.items() if texts
         ]
-        self.shares = np.array([shares.get(kind, 0.0) for kind in KINDS])
-        self.shares /= self.shares.sum()
+        weights = np.array([float(shares.get(kind, 0)) for kind in KINDS])
+        if not (weights.min() >= 0 < weights.sum()):
+            raise SettingsError(
+                f"The recipe's shares are {dict(shares)}: none may be below 0, one must be above."
+            )
+        self.shares = weights / weights.sum()
         counts: dict[str, int] = {}
         for pair in corpus.pairs:
             counts[pair.language] = counts.get(pair.language, 0) + 1
         # a language with four times the pairs is drawn twice as often
-        weights = np.array(
+        each = np.array(
             [
                 counts[p.language] ** -0.5 * (1 if p.language in languages else relatives)
                 for p in corpus.pairs
             ]
         )
-        self.pair_cumulative = np.cumsum(weights / weights.sum()) if len(weights) else weights
+        self.pair_cumulative = np.cumsum(each / each.sum()) if len(each) else each
 
     def draw(self, number: int, rng: np.random.Generator) -> list[Example]:
         """Draw examples at random."""

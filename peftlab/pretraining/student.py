@@ -117,6 +117,9 @@ def take_over(encoder: nn.Module, bag: Tensor, frequency: Tensor) -> None:
     embeddings.position_embeddings.weight[:, -1] = 0
     embeddings.token_type_embeddings.weight.mul_(WORD_SIZE)
     embeddings.token_type_embeddings.weight[:, -1] = constant
+    for module in encoder.modules():
+        if isinstance(module, nn.Linear):
+            module.weight[:, -1] = 0  # the constant is carried, not read
     gain = math.sqrt(constant**2 / width + WORD_SIZE**2)
     norms = [module for module in encoder.modules() if isinstance(module, nn.LayerNorm)]
     for norm in norms:

@@ -49,8 +49,8 @@ class RunSettings(Strict):
 
     Attributes:
         encoder: Hub id, folder or ``pocket``.
-        encoder_fingerprint: sha256 of configuration and weights as loaded; not part of the id, so
-            that an id can be computed before anything is loaded.
+        encoder_fingerprint: sha256 of the weights as loaded; not part of the id, so that an id
+            can be computed before anything is loaded.
         random_weights: Whether the encoder's weights were drawn, not loaded (a control).
         task: Name of the task trained on.
         task_options: How it was opened, beyond its name (kind and fields of a user's own data).

@@ -95,6 +95,8 @@ class ClassificationTask(_SentenceTask):
         else:
             self._label_set = Labels.found(*self._train_values(label, (str, int), "a label"))
         self.labels = self._label_set.names
+        if not self.labels:
+            raise DataError(f"The train split of {name!r} holds no rows to take labels from.")
         if len(self.labels) < 2:
             raise DataError(
                 f"The field {label!r} of {name!r} has a single label {self.labels[0]!r}: there is "

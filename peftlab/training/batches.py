@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from peftlab.tasks.base import Feature
+from peftlab.tasks.heads import IGNORED
 
 Batch = dict[str, Any]
 
@@ -25,6 +26,12 @@ def length(feature: Feature) -> int:
     """Return the number of tokens that a row takes in a batch (the longest of its choices)."""
     ids = feature["input_ids"]
     return max(map(len, ids)) if ids and isinstance(ids[0], list) else len(ids)
+
+
+def label_count(feature: Feature) -> int:
+    """Return the number of labels that a row brings into the mean of the loss."""
+    labels = feature.get("labels")
+    return sum(label != IGNORED for label in labels) if isinstance(labels, list) else 1
 
 
 def plan(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
@@ -126,6 +133,6 @@ def _pad(rows: Sequence[Sequence[int]], longest: int, fill: int) -> Tensor:
 def _labels(features: Sequence[Feature], longest: int) -> Tensor:
     values = [f["labels"] for f in features]
     if isinstance(values[0], list):
-        return _pad(values, longest, -100)
+        return _pad(values, longest, IGNORED)
     dtype = torch.float32 if isinstance(values[0], float) else torch.int64
     return torch.tensor(values, dtype=dtype)

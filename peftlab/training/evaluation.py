@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from peftlab.errors import DataError
+from peftlab.errors import DataError, NonFiniteLossError, OutOfMemoryError
 from peftlab.tasks.base import Evaluation, Feature, Task
 from peftlab.training import batches
+from peftlab.training.memory import out_of_memory, release
 from peftlab.training.precision import Resolved, autocast, resolve
 from peftlab.training.settings import Precision
 
@@ -33,21 +34,45 @@ def predict(
 
     Returns:
         One fp32 array a row: [classes], [choices], or [tokens, classes] without padding.
+
+    Raises:
+        NonFiniteLossError: A logit is infinite or not a number.
+        OutOfMemoryError: The device has too little memory for one row.
     """
     lengths = [batches.length(f) for f in features]
     pad_id = pad_token(model)
     logits: list[np.ndarray] = [np.empty(0)] * len(features)
+    todo = batches.by_length(lengths, batch_size)[::-1]
     was_training = model.training
     model.eval()
     try:
-        for rows in batches.by_length(lengths, batch_size):
+        while todo:
+            rows = todo.pop()
             batch = batches.collate([features[i] for i in rows], pad_id)
             batch.pop("labels", None)
-            with autocast(precision, model.device):
-                out = model(batches.to_device(batch, model.device)).logits
+            try:
+                with autocast(precision, model.device):
+                    out = model(batches.to_device(batch, model.device)).logits.float().cpu()
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                if len(rows) == 1:
+                    raise OutOfMemoryError(
+                        f"A single row of {lengths[rows[0]]} tokens cannot be scored in the memory "
+                        f"of {model.device}: choose a shorter max_length or a smaller encoder."
+                    ) from error
+                release(error, model.device)
+                half = len(rows) // 2
+                todo += [rows[half:], rows[:half]]
+                continue
+            if not out.isfinite().all():
+                raise NonFiniteLossError(
+                    f"The model's logits on {model.task.name!r} are not finite; choose a lower "
+                    "learning rate" + (" or precision='fp32'." if precision == "bf16" else ".")
+                )
             # anything with a row a token is cut back to the row's own tokens
             per_token = out.dim() == 3
-            for i, row in zip(rows, out.float().cpu().numpy(), strict=True):
+            for i, row in zip(rows, out.numpy(), strict=True):
                 logits[i] = row[: lengths[i]] if per_token else row
     finally:
         model.train(was_training)
@@ -80,11 +105,7 @@ def evaluate(
     Raises:
         DataError: The task's kind or labels are not those of the model's head.
     """
-    if (task.kind, task.labels) != (model.task.kind, model.task.labels):
-        raise DataError(
-            f"The model was made for {model.task.name!r} and cannot be scored on {task.name!r}: "
-            "their kinds or label sets differ."
-        )
+    check_fit(model, task)
     rows = task.rows(split)
     assert model.encoder.tokenizer is not None
     features = task.encode(rows, model.encoder.tokenizer, max_length)
@@ -92,6 +113,15 @@ def evaluate(
         model, features, precision=resolve(precision, model.device), batch_size=batch_size
     )
     return task.evaluate(rows, features, logits)
+
+
+def check_fit(model: Model, task: Task) -> None:
+    """Raise a DataError unless a task's kind and labels are those of the model's head."""
+    if (task.kind, task.labels) != (model.task.kind, model.task.labels):
+        raise DataError(
+            f"The model was made for {model.task.name!r} and cannot be trained or scored on "
+            f"{task.name!r}: their kinds or label sets differ."
+        )
 
 
 def pad_token(model: Model) -> int:

@@ -20,7 +20,8 @@ from peftlab.errors import DataError, NonFiniteLossError, OutOfMemoryError
 from peftlab.tasks.base import Feature, Task
 from peftlab.timing.phases import Phases
 from peftlab.training import batches, state
-from peftlab.training.evaluation import pad_token, predict
+from peftlab.training.evaluation import check_fit, pad_token, predict
+from peftlab.training.memory import out_of_memory, release
 from peftlab.training.precision import Resolved, autocast, resolve
 from peftlab.training.progress import ProgressBar
 from peftlab.training.settings import TrainSettings
@@ -112,7 +113,7 @@ def fit(
         Curve, evaluations, tokens and times.
 
     Raises:
-        DataError: The training split is empty.
+        DataError: The training split is empty, or the task is not what the head was made for.
         NonFiniteLossError: The loss became infinite or not a number.
         OutOfMemoryError: The device has too little memory; names a batch that fits.
         CheckpointError: The folder holds a checkpoint of another run, or a damaged one.
@@ -145,6 +146,7 @@ class _Run:
         self.on_step = on_step
         self.model, self.task, self.settings, self.clock = model, task, settings, clock
         self.folder, self.key = folder, key
+        check_fit(model, task)
         self.precision = resolve(settings.precision, model.device)
         self.pad_id = pad_token(model)
         with clock("tokenise"):
@@ -261,15 +263,22 @@ class _Run:
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
             try:
-                loss += self._backward(part, share=len(part) / len(rows))
+                loss += self._backward(part, share=self._weight(part) / self._weight(rows))
             except RuntimeError as error:
                 raise self._explained(error, part) from error
-        if settings.max_grad_norm:
-            trained = [p for g in self.optimiser.param_groups for p in g["params"]]
-            nn.utils.clip_grad_norm_(trained, settings.max_grad_norm)
-        self.optimiser.step()
+        try:
+            if settings.max_grad_norm:
+                trained = [p for g in self.optimiser.param_groups for p in g["params"]]
+                nn.utils.clip_grad_norm_(trained, settings.max_grad_norm)
+            self.optimiser.step()  # makes its state in the first step
+        except RuntimeError as error:
+            raise self._explained(error, rows[:size]) from error
         self.optimiser.zero_grad(set_to_none=True)
         self.pending.append(loss)
+
+    def _weight(self, rows: Sequence[int]) -> int:
+        """Return over how many labels the loss of some rows is a mean; 1 where there are none."""
+        return max(1, sum(batches.label_count(self.features[i]) for i in rows))
 
     def _backward(self, rows: Sequence[int], share: float = 1.0) -> Tensor:
         features = [self.features[i] for i in rows]
@@ -327,19 +336,18 @@ class _Run:
 
     def _explained(self, error: RuntimeError, rows: Sequence[int]) -> Exception:
         """Turn an out-of-memory error into one that names a batch that fits."""
-        text = str(error)
-        if not isinstance(error, torch.cuda.OutOfMemoryError) and "allocate memory" not in text:
+        if not out_of_memory(error):
             return error
+        release(error, self.model.device)
         longest = max(self.lengths[i] for i in rows)
         size = len(rows) // 2
         while size:
             self.optimiser.zero_grad(set_to_none=True)
-            if self.model.device.type == "cuda":
-                torch.cuda.empty_cache()
             try:
                 self._backward(rows[:size])
                 break
-            except RuntimeError:
+            except RuntimeError as smaller:
+                release(smaller, self.model.device)
                 size //= 2
         advice = (
             f"{size} rows fit: set batch_size={size}, or accumulation="

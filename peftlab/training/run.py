@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 from peftlab.tasks.base import Task
 from peftlab.timing import machine
 from peftlab.timing.phases import Phases
-from peftlab.training.evaluation import evaluate
+from peftlab.training import state
+from peftlab.training.evaluation import check_fit, evaluate
 from peftlab.training.loop import Trained, added, fit
 from peftlab.training.settings import TrainSettings
 
@@ -34,6 +35,7 @@ def train(
     label: str = "",
     clock: Phases | None = None,
     show_progress: bool | None = None,
+    keep_checkpoint: bool = False,
     **changes: Any,
 ) -> Record:
     """Train a model on a task, score it, and return the record of the run.
@@ -52,6 +54,8 @@ def train(
         label: What tables call the method; by default its name.
         clock: Has timed the loading already, if it is given.
         show_progress: Whether to draw a progress bar.
+        keep_checkpoint: Leave the last checkpoint in the folder, for a caller who removes it when
+            the record is written.
         **changes: Single settings that differ from ``settings``, for example
             ``learning_rate=3e-4``.
 
@@ -71,13 +75,19 @@ def train(
     task = task or model.task
     settings = settings_with(settings or TrainSettings(), changes)
     clock = clock or Phases()
+    commit = machine.git()  # of the code that runs: it may be edited while this trains
+    for each in (task, *transfer):
+        check_fit(model, each)
     with clock("read"):  # a split that is missing shall not show after the training
         sizes = {split: len(task.rows(split)) for split in ("train", "dev", "test")}
+        for other in transfer:
+            other.rows("test")
     asked = run_settings(model, task, settings, transfer, label)
     counts = summary(model)
     place = Path(folder) if folder is not None else None
+    key = f"{asked.id} {asked.encoder_fingerprint}"
     trained = fit(
-        model, task, settings, clock=clock, folder=place, key=asked.id, show_progress=show_progress
+        model, task, settings, clock=clock, folder=place, key=key, show_progress=show_progress
     )
     metrics: dict[str, dict[str, float]] = {}
     scores: dict[str, list[float]] = {}
@@ -89,11 +99,7 @@ def train(
         with clock("test" if name == "test" else "transfer"):
             scored = evaluate(model, each, **options)
         metrics[name], scores[name] = scored.metrics, scored.example_scores
-    if place is not None:
-        for file in place.glob("*training.safetensors*"):
-            file.unlink()
-    commit = machine.git()
-    return Record(
+    record = Record(
         id=asked.id,
         experiment=experiment,
         settings=asked,
@@ -119,6 +125,9 @@ def train(
         versions=machine.versions(),
         git=Git(**commit),
     )
+    if place is not None and not keep_checkpoint:
+        (place / state.FILE).unlink(missing_ok=True)
+    return record
 
 
 def settings_with(settings: TrainSettings, changes: dict[str, Any]) -> TrainSettings:

@@ -5,7 +5,7 @@ The settings are written into each record, so that two runs with equal settings 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from peftlab.errors import SettingsError
@@ -56,6 +56,12 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
+        kinds: dict[str, Any] = {"int": int, "float": (int, float), "bool": bool}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            kind = kinds.get(str(f.type), str)
+            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+                raise self._wrong(f.name)
         checks = {
             "learning_rate": self.learning_rate > 0,
             "epochs": self.epochs >= 1,
@@ -70,14 +76,18 @@ class TrainSettings:
             "evaluate_every": self.evaluate_every >= 0,
             "patience": self.patience >= 0,
             "max_steps": self.max_steps >= 0,
+            "seed": self.seed >= 0,
             "checkpoint_seconds": self.checkpoint_seconds >= 0,
         }
         for name, good in checks.items():
             if not good:
-                raise SettingsError(
-                    f"The training setting {name} is {getattr(self, name)!r}, which cannot work; "
-                    "see TrainSettings for what it may be."
-                )
+                raise self._wrong(name)
+
+    def _wrong(self, name: str) -> SettingsError:
+        return SettingsError(
+            f"The training setting {name} is {getattr(self, name)!r}, which cannot work; "
+            "see TrainSettings for what it may be."
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain JSON types."""

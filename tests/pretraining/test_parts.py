@@ -150,6 +150,8 @@ def test_every_kind_has_the_target_of_its_english_side() -> None:
 def test_shares_must_be_known() -> None:
     with pytest.raises(SettingsError, match="share to 'poem'"):
         source({"poem": 1})
+    with pytest.raises(SettingsError, match="one must be above"):
+        source({"english": 0})
 
 
 # --- teacher --------------------------------------------------------------------------------------

@@ -1,4 +1,3 @@
-
 import pytest
 
 from peftlab.errors import RecordError

@@ -169,6 +169,7 @@ def test_a_file_of_another_format(tmp_path):
         ({"train": ROWS}, FIELDS | {"text": "abc"}, DataError, "no field 'abc'"),
         ({"train": ROWS}, FIELDS | {"text": ("a", "b", "c")}, SettingsError, "names 3 fields"),
         ({"train": ROWS[::2]}, FIELDS, DataError, "single label 'low'"),
+        ({"train": []}, FIELDS, DataError, "holds no rows"),
         ({"test": ROWS}, FIELDS, DataError, "no train split to take its labels from"),
         ({"trian": ROWS}, FIELDS, DataError, "no split train, dev or test, only 'trian'"),
         ({"train": "rows"}, FIELDS, DataError, "neither a list of rows nor a Dataset"),

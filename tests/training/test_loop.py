@@ -124,6 +124,25 @@ def test_accumulation_changes_no_gradient(make_model, words_task):
     assert losses(4) == pytest.approx(losses(1), abs=2e-4)
 
 
+def test_accumulation_of_tags_is_a_mean_over_tags(make_encoder):
+    rows = [{"tokens": ["the"] * n, "tags": (["A", "B"] * n)[:n]} for n in (1, 9, 2, 7)]
+    task = pl.task({"train": rows, "dev": rows, "test": rows}, kind="tagging", name="tags")
+
+    def loss(accumulation: int) -> float:
+        model = pl.model(make_encoder(), task, "full", seed=3)
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+            if hasattr(module, "dropout_prob"):
+                module.dropout_prob = 0.0
+        settings = TrainSettings(
+            batch_size=4, epochs=1, accumulation=accumulation, max_length=32, precision="fp32"
+        )
+        return fit(model, task, settings).losses[0]
+
+    assert loss(4) == pytest.approx(loss(1), abs=1e-6)
+
+
 def test_early_stopping_ends_with_the_best_weights(make_model, words_task):
     model = make_model()
     trained = fit(
@@ -201,6 +220,64 @@ def test_out_of_memory_names_a_batch_that_fits(make_model, words_task):
         fit(model, words_task, SETTINGS)
 
 
+def test_out_of_memory_in_the_optimiser_is_one_too(make_model, words_task, monkeypatch):
+    def full(*_, **__):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", full)
+    with pytest.raises(OutOfMemoryError, match="A batch of . rows"):
+        fit(make_model(), words_task, SETTINGS)
+
+
+def test_scoring_takes_smaller_batches_where_memory_is_short(make_model, words_task):
+    from peftlab.training import predict
+
+    model = make_model()
+    features = words_task.encode(words_task.rows("test"), model.encoder.tokenizer, 32)
+    wanted = predict(model, features)
+    forward, most = model.forward, 3
+
+    def small_memory(batch):
+        if len(batch["input_ids"]) > most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return forward(batch)
+
+    model.forward = small_memory
+    found = predict(model, features)
+    assert max(abs(a - b).max() for a, b in zip(found, wanted, strict=True)) < 1e-5
+    most = 0
+    with pytest.raises(OutOfMemoryError, match="single row"):
+        predict(model, features)
+
+
+def test_memory_of_a_failed_pass_is_released():
+    import weakref
+
+    from peftlab.training.memory import release
+
+    kept = []
+
+    def failing():
+        activations = torch.zeros(3)
+        kept.append(weakref.ref(activations))
+        raise RuntimeError("allocate memory")
+
+    try:
+        failing()
+    except RuntimeError as error:
+        assert kept[0]() is not None
+        release(error, torch.device("cpu"))
+        assert kept[0]() is None
+
+
+def test_logits_that_are_not_finite_are_no_prediction(make_model, words_task):
+    model = make_model()
+    with torch.no_grad():
+        next(model.head.parameters()).fill_(float("nan"))
+    with pytest.raises(NonFiniteLossError, match="not finite"):
+        pl.evaluate(model, words_task, max_length=32)
+
+
 def test_other_runtime_errors_are_not_hidden(make_model, words_task):
     model = make_model()
     model.forward = _broken
@@ -218,6 +295,11 @@ def test_other_runtime_errors_are_not_hidden(make_model, words_task):
         {"precision": "fp16"},
         {"schedule": "cosine"},
         {"warmup_ratio": 1.5},
+        {"learning_rate": "1e-3"},
+        {"learning_rate": float("nan")},
+        {"epochs": 2.5},
+        {"keep_best": 1},
+        {"seed": -1},
     ],
 )
 def test_settings_that_cannot_work_are_refused(wrong):
@@ -237,8 +319,15 @@ def test_a_task_with_other_labels_is_refused(make_model, words_task, toy_task):
         kind="classification",
         name="other",
     )
+    model = make_model()
     with pytest.raises(DataError, match="label sets differ"):
-        pl.evaluate(make_model(), other, "train")
+        pl.evaluate(model, other, "train")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for task, transfer in ((other, []), (words_task, [other])):
+        with pytest.raises(DataError, match="label sets differ"):
+            pl.train(model, task, SETTINGS, transfer=transfer)
+    # nothing was trained before that was found out
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
 
 
 def test_auto_precision_asks_the_processor():

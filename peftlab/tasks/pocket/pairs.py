@@ -11,15 +11,25 @@ from collections.abc import Callable
 
 from peftlab.tasks.fields import Row
 from peftlab.tasks.pocket.draws import Draw
-from peftlab.tasks.pocket.wording import Cells, lexicon, people, scene, sentence_template, word
+from peftlab.tasks.pocket.wording import (
+    Cells,
+    Scene,
+    lexicon,
+    people,
+    scene,
+    sentence_template,
+    word,
+)
 
 #: One row, to be worded in a language (its index).
 Maker = Callable[[int], Row]
 
 
-#: Share of groups in which a contradiction denies what the premise says, in percent; in the others
-#: it says what excludes the premise.
-DENIED = 70
+# Of inference, in percent: contradictions by denial (the others say what excludes the premise),
+# denials that stand in the premise, neutral hypotheses about another person.
+BY_DENIAL = 70
+DENIED_PREMISE = 35
+ANOTHER = 30
 
 
 def nli(draw: Draw, part: str) -> list[Maker]:
@@ -27,14 +37,15 @@ def nli(draw: Draw, part: str) -> list[Maker]:
 
     A case implies the claim of its pole, and the claim's denial the denial of the case. Such a pair
     is an entailment, and a contradiction when the hypothesis turns round. Also contradicted is the
-    claim of another pole. Neutral is a claim or case of a frame on the other side (state, activity).
+    claim of another pole. Neutral is a claim or case of a frame on the other side (a state beside
+    an activity, an activity beside a state), sometimes of another person as well.
     """
     sides = draw.some(("state", "activity"), 2)
     frame, other = (draw.one([f for f in lexicon("nli")[part] if f["side"] == s]) for s in sides)
     pole, opposite = draw.some(frame["pole"], 2)
-    by_denial, affirmed = draw.chance(DENIED), True
+    by_denial, affirmed = draw.chance(BY_DENIAL), True
     key, implied = "cases", "claims"
-    if by_denial and draw.chance(50):
+    if by_denial and draw.chance(DENIED_PREMISE):
         key, implied, affirmed = implied, key, False
     premise, entailed = draw.one(pole[key]), draw.one(pole[implied])
     neutral = draw.one(draw.one(other["pole"])[implied])
@@ -43,16 +54,19 @@ def nli(draw: Draw, part: str) -> list[Maker]:
     else:
         hypotheses = [(entailed, True), (neutral, True), (draw.one(opposite[implied]), True)]
     where, shared = scene(draw, part), lexicon("shared")
+    elsewhere = scene(draw, part) if draw.chance(ANOTHER) else where
     first, second = draw.some(range(len(shared["affirmed"][part])), 2)
 
-    def told(predicate: Cells, true: bool, template: int, language: int) -> str:
+    def told(at: Scene, predicate: Cells, true: bool, template: int, language: int) -> str:
         cells = shared["affirmed" if true else "denied"][part][template]
-        return where.told(cells, predicate, language)
+        return at.told(cells, predicate, language)
 
     def maker(label: int) -> Maker:
         return lambda language: {
-            "premise": told(premise, affirmed, first, language),
-            "hypothesis": told(*hypotheses[label], second, language),
+            "premise": told(where, premise, affirmed, first, language),
+            "hypothesis": told(
+                elsewhere if label == 1 else where, *hypotheses[label], second, language
+            ),
             "label": label,
         }
 
