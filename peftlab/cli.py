@@ -29,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PeftlabError as error:
         print(f"peftlab: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a folder that cannot be written, a full disk
+        print(f"peftlab: {error}; check the path and the space on the disk.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("peftlab: interrupted; the same command goes on from here.", file=sys.stderr)
         return 130

@@ -270,7 +270,7 @@ def load_encoder(name: str, *, attention: str = "sdpa", random_weights: bool = F
     if is_folder and not (Path(source) / "config.json").is_file():
         raise DataError(f"The folder {name!r} holds no model: config.json is missing.")
     try:
-        config = AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         options: dict[str, Any] = {"attn_implementation": attention}
         if config.model_type in WITH_POOLER:
             options["add_pooling_layer"] = False
@@ -308,7 +308,7 @@ def _tokenizer(source: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError):
         raise
     except Exception as error:  # the tokenizers library raises bare Exceptions

@@ -141,6 +141,8 @@ class Experiment(Strict):
         """Build every run once, so that a mistake shows before the first hour of training."""
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: a seed stands there twice")
+        if self.tuning.seed not in self.seeds:
+            raise ValueError("tuning.seed is not one of the seeds, but its runs are reported")
         rates = self.tuning.learning_rates
         named = set(rates) - {DEFAULT} if isinstance(rates, dict) else set()
         for label in named.union(*(task.without for task in self.tasks)):

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+#: Seconds after which a temporary file has no living writer any more.
+ABANDONED = 3600
 
 
 @contextmanager
@@ -13,7 +17,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary file to write; it takes the place of ``path`` when the block ends well.
 
     At every moment either the old file or the whole new one is there. The folder is made if it is
-    missing; what killed writers of the same file left over is removed.
+    missing; what killed writers of the same file left over is removed an hour later.
 
     Args:
         path: The file to be written or replaced.
@@ -26,8 +30,10 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
+        temporary.unlink(missing_ok=True)
         for left_over in path.parent.glob(f".{path.name}.*.tmp"):
-            left_over.unlink(missing_ok=True)
+            if time.time() - left_over.stat().st_mtime > ABANDONED:
+                left_over.unlink(missing_ok=True)
     if os.name == "posix":  # the rename itself must reach the disk too
         folder = os.open(path.parent, os.O_RDONLY)
         try:

@@ -44,10 +44,23 @@ class Model(nn.Module):
         method: The method's settings.
         head: The task's head.
         task: The task that the head was made for.
+        seed: Decided every initial weight that was not loaded.
+        options: What was asked of :func:`model` that is not its default, for the record.
     """
 
-    def __init__(self, encoder: Encoder, method: Method, head: Head, task: Task) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        method: Method,
+        head: Head,
+        task: Task,
+        *,
+        seed: int = 0,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
+        self.seed = seed
+        self.options = dict(options or {})
         self.encoder = encoder
         self.method = method
         self.task = task
@@ -185,7 +198,10 @@ def model(
         encoder.backbone.requires_grad_(False)
         settings.attach(encoder)
         head = task.head(encoder.anatomy.hidden_size, pooling or encoder.pooling, dropout)
-    return Model(encoder, settings, head, task).eval()
+    asked = {"attention": attention, "pooling": pooling, "dropout": dropout}
+    usual = {"attention": "sdpa", "pooling": None, "dropout": 0.1}
+    options = {name: value for name, value in asked.items() if value != usual[name]}
+    return Model(encoder, settings, head, task, seed=seed, options=options).eval()
 
 
 @dataclass(frozen=True)

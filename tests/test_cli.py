@@ -6,6 +6,7 @@ import gzip
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -265,3 +266,11 @@ def test_version(capsys):
         cli.main(["--version"])
     assert exit_.value.code == 0
     assert capsys.readouterr().out.startswith("peftlab ")
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path, capsys):
+    file = tmp_path / "results"
+    file.write_text("a file stands where the folder should be")
+    small = Path(__file__).parents[1] / "book" / "experiments" / "sst2-full.toml"
+    assert main(["run", str(small), "--folder", str(file)]) == 2
+    assert "results" in capsys.readouterr().err.splitlines()[0]

@@ -127,6 +127,7 @@ def test_a_random_encoder_is_a_row_of_its_own(tmp_path):
         ('name = "lora-8"', 'name = ["lora-8"]', "did you mean 'lora-8'"),
         ("[0, 1, 2]", "[0, -1]", "seeds.1"),
         ("[0, 1, 2]", "[0, 1, 1]", "twice"),
+        ("[0, 1, 2]", "[1, 2]", "tuning.seed is not one of the seeds"),
         ("[0, 1, 2]", '["0"]', "seeds.0"),
         ("[1e-5, 1e-4]", "[1e-5, 1e-5]", "repeated"),
         ("[1e-5, 1e-4]", "[-1.0]", "learning_rates"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 
 import pytest
 
@@ -35,8 +36,20 @@ def test_a_killed_writer_leaves_a_whole_file(tmp_path):
         text = path.read_text()
         assert len(text) == 200_000
         assert len(set(text)) == 1
+    for left_over in tmp_path.glob(".*.tmp"):
+        os.utime(left_over, (0, 0))
     write(path, "whole")
-    assert [p.name for p in tmp_path.iterdir()] == ["file.json"]  # nothing is left over
+    assert [p.name for p in tmp_path.iterdir()] == ["file.json"]  # nothing old is left over
+
+
+def test_the_file_of_a_living_writer_is_left_alone(tmp_path):
+    path = tmp_path / "file.json"
+    with replacing(path) as temporary:
+        temporary.write_text("mine")
+        other = tmp_path / ".file.json.1.tmp"
+        other.write_text("theirs")
+    assert path.read_text() == "mine"
+    assert other.read_text() == "theirs"
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

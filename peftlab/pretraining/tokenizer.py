@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+ALPHABET = 400  # letters; rarer ones become [UNK]
 
 
 def ready_tokenizer(
@@ -57,16 +59,26 @@ def train_tokenizer(
     for language, text in texts:
         by_language.setdefault(language, []).append(text)
     sample = _balance(by_language, sizes.english_share, np.random.default_rng(seed))
-    model = BertWordPieceTokenizer(lowercase=True, strip_accents=True)
-    model.train_from_iterator(
+    options: dict[str, Any] = {"lowercase": True, "strip_accents": True}
+    learner = BertWordPieceTokenizer(**options)
+    letters = Counter(c for text in sample for c in learner.normalize(text) if not c.isspace())
+    alphabet = sorted(sorted(letters, key=lambda c: (-letters[c], c))[:ALPHABET])
+    # The trainer numbers inner letters in the order of a hash table, and the numbers decide ties;
+    # named as special they get fixed numbers, and the vocabulary does not depend on the run.
+    inner = [f"##{letter}" for letter in alphabet]
+    learner.train_from_iterator(
         sample,
         vocab_size=sizes.vocabulary,
-        limit_alphabet=400,
-        special_tokens=SPECIAL,
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        special_tokens=SPECIAL + inner,
         show_progress=False,
     )
+    pieces = learner.get_vocab()
+    rest = sorted(set(pieces) - set(SPECIAL), key=lambda piece: pieces[piece])
+    vocabulary = {piece: number for number, piece in enumerate(SPECIAL + rest)}
     return BertTokenizerFast(
-        tokenizer_object=model._tokenizer,
+        tokenizer_object=BertWordPieceTokenizer(vocabulary, **options)._tokenizer,
         do_lower_case=True,
         strip_accents=True,
         model_max_length=sizes.max_length,

@@ -55,6 +55,8 @@ class RunSettings(Strict):
         task: Name of the task trained on.
         task_options: How it was opened, beyond its name (kind and fields of a user's own data).
         limits: Rows asked for by split; a split that is missing here is used whole.
+        model_options: What the model was built with beyond the usual: ``attention``, ``pooling``,
+            ``dropout``, and ``seed`` where it is not the training's.
         method: Name and settings, as :meth:`peftlab.methods.base.Method.settings` gives them.
         method_label: What the table calls the method; not part of the id.
         training: Every field of :class:`peftlab.training.TrainSettings` (empty but for the seed
@@ -68,6 +70,7 @@ class RunSettings(Strict):
     task: str
     task_options: dict[str, JsonValue] = {}
     limits: dict[Literal["train", "dev", "test"], NonNegativeInt] = {}
+    model_options: dict[str, JsonValue] = {}
     method: dict[str, JsonValue]
     method_label: str = ""
     training: dict[str, JsonValue]

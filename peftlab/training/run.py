@@ -150,12 +150,16 @@ def run_settings(
     """Return what decides a run, as its record says it."""
     from peftlab.results.record import RunSettings
 
+    options = dict(model.options)
+    if model.seed != settings.seed:
+        options["seed"] = model.seed
     return RunSettings(
         encoder=model.encoder.name,
         encoder_fingerprint=model.encoder.fingerprint,
         random_weights=model.encoder.random_weights,
         task=task.name,
         limits=cast(Any, task.limits),
+        model_options=options,
         method=model.method.settings(),
         method_label=label or model.method.name,
         training=settings.as_dict(),

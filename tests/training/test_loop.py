@@ -198,6 +198,18 @@ def test_transfer_tasks_are_scored(make_model, words_task):
     assert record.settings.transfer == ["words"]
 
 
+def test_the_record_tells_models_apart(make_encoder, words_task):
+    def recorded(**options):
+        model = pl.model(make_encoder("bert"), words_task, "lora-8", **options)
+        return pl.train(model, words_task, SETTINGS, max_steps=1).settings
+
+    usual = recorded()
+    assert usual.model_options == {}
+    for options in ({"seed": 3}, {"pooling": "mean"}, {"dropout": 0.0}):
+        assert recorded(**options).model_options == options
+        assert recorded(**options).id != usual.id
+
+
 def test_an_infinite_loss_stops_with_a_sentence(make_model, words_task):
     model = make_model()
     with torch.no_grad():
