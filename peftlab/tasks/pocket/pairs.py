@@ -7,6 +7,7 @@ language to row.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 from peftlab.tasks.fields import Row
@@ -25,8 +26,8 @@ from peftlab.tasks.pocket.wording import (
 Maker = Callable[[int], Row]
 
 
-# Of inference, in percent: contradictions by denial (the others say what excludes the premise),
-# denials that stand in the premise, neutral hypotheses about another person.
+# In percent: contradictions by denial (the others say what excludes the premise), denials that
+# stand in the premise, neutral hypotheses and unequal sentences about another person.
 BY_DENIAL = 70
 DENIED_PREMISE = 35
 ANOTHER = 30
@@ -74,19 +75,30 @@ def nli(draw: Draw, part: str) -> list[Maker]:
 
 
 def paraphrase(draw: Draw, part: str) -> list[Maker]:
-    """Draw a sentence, another wording of it, and the same template with another meaning."""
+    """Draw a sentence, another wording of it, and a sentence that says something else.
+
+    The other sentence changes what is said, or sometimes of whom. Its template may change as well,
+    as that of the other wording does.
+    """
     concept, other = draw.some(lexicon("paraphrase")[part], 2)
     first, same = draw.some(("a", "b"), 2)
     where = scene(draw, part)
     templates = [sentence_template(draw, part)] * 2
     if draw.chance(50):
         templates[1] = sentence_template(draw, part)
-    seconds = (other[draw.one(("a", "b"))], concept[same])
+    another = dataclasses.replace(where, person=scene(draw, part).person)
+    different = (
+        (another, concept[same])
+        if draw.chance(ANOTHER) and another != where
+        else (where, other[draw.one(("a", "b"))])
+    )
+    seconds = (different, (where, concept[same]))
 
     def maker(label: int) -> Maker:
+        at, predicate = seconds[label]
         return lambda language: {
             "sentence1": where.told(templates[0], concept[first], language),
-            "sentence2": where.told(templates[1], seconds[label], language),
+            "sentence2": at.told(templates[1], predicate, language),
             "label": label,
         }
 
