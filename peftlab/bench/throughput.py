@@ -31,7 +31,7 @@ from peftlab.training.precision import resolve
 
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 TASKS = {"sst2": "glue/sst2", "mrpc": "glue/mrpc"}
-BATCH, STEPS, WARM_UP, ROUNDS = 32, 16, 2, 6
+BATCH, STEPS, WARM_UP, ROUNDS = 32, 16, 2, 5
 RATE = 3e-5
 LONGEST = 128
 
