@@ -7,7 +7,6 @@ moments, the step, and the curve. It is written to a temporary file first and th
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from peftlab.errors import CheckpointError, NonFiniteLossError
+from peftlab.files import replacing
 
 Losses = dict[str, Tensor]  # "loss" is what is minimised; the others are for the log
 
@@ -116,16 +116,12 @@ class Stage:
             for moment, value in self.optimiser.state.get(parameter, {}).items():
                 tensors[f"{moment}/{name}"] = torch.as_tensor(value)
         progress = {"step": self.step, "seconds": self.seconds, "curve": self.curve}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        save_file(
-            {name: tensor.contiguous() for name, tensor in tensors.items()},
-            temporary,
-            metadata={"progress": json.dumps(progress)},
-        )
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, self.path)
+        with replacing(self.path) as temporary:
+            save_file(
+                {name: tensor.contiguous() for name, tensor in tensors.items()},
+                temporary,
+                metadata={"progress": json.dumps(progress)},
+            )
 
     def _restore(self) -> None:
         from safetensors import SafetensorError, safe_open

@@ -7,7 +7,6 @@ would let part of the alignment of languages hide in it, where the encoder itsel
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from peftlab.errors import DataError, SettingsError
+from peftlab.files import replacing
 from peftlab.training.precision import autocast, resolve
 
 if TYPE_CHECKING:
@@ -107,13 +107,9 @@ class Teacher:
     def _write(self, keys: np.ndarray, vectors: Tensor) -> None:
         from safetensors.torch import save_file
 
-        self.folder.mkdir(parents=True, exist_ok=True)
         name = hashlib.sha256(keys.tobytes()).hexdigest()[:16]
-        temporary = self.folder / f".{name}.{os.getpid()}"
-        save_file({"keys": torch.from_numpy(keys), "vectors": vectors}, temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, self.folder / f"{name}.safetensors")
+        with replacing(self.folder / f"{name}.safetensors") as temporary:
+            save_file({"keys": torch.from_numpy(keys), "vectors": vectors}, temporary)
 
 
 def principal_axes(embeddings: Tensor, dimensions: int) -> tuple[Tensor, Tensor]:
