@@ -175,7 +175,6 @@ def test_nothing_there(tmp_path):
         (lambda t, h: h.update(format=2), "newer"),
         (lambda t, h: h["encoder"].update(random_weights=True), "random weights"),
     ],
-    ids=str,
 )
 def test_what_does_not_fit_is_refused(saved, toy_task, change, words):
     rewrite(saved, change)
