@@ -89,11 +89,13 @@ def _positive(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from peftlab.experiments import read
+    from peftlab.experiments import open_task, read
     from peftlab.grid import Grid
     from peftlab.results.store import Store
 
     experiment = read(options.file)
+    for task in experiment.tasks:  # a wrong name shall not show after hours; this reads no rows
+        open_task(task.name, task.how)
     grid = Grid(
         experiment,
         Store(options.folder),

@@ -12,10 +12,11 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import (
     Field,
+    JsonValue,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -29,6 +30,9 @@ from peftlab.errors import PeftlabError, SettingsError, unknown
 from peftlab.results.record import Record, RunSettings, Strict, sentence
 from peftlab.results.selection import best_rate
 from peftlab.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from peftlab.tasks import Task
 
 MAJORITY = "majority"
 DEFAULT = "default"
@@ -238,6 +242,22 @@ class CellPlan:
                 return first
             rate = best.settings.learning_rate
         return first + [self.run(rate, seed) for seed in self.other_seeds()]
+
+
+def open_task(name: str, options: Mapping[str, JsonValue]) -> Task:
+    """Open a task as an experiment names it; this reads no rows.
+
+    Args:
+        name: Short name or folder.
+        options: See :func:`peftlab.task`; a list stands for a tuple.
+
+    Raises:
+        UnknownNameError: There is no such data set or option.
+    """
+    from peftlab.tasks import task
+
+    chosen: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    return task(name, **chosen)
 
 
 def train_settings(chosen: Mapping[str, Any], rate: float, seed: int) -> TrainSettings:

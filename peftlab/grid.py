@@ -18,7 +18,7 @@ from statistics import fmean
 from typing import Any
 
 from peftlab.errors import OutOfMemoryError, TrainingError
-from peftlab.experiments import MAJORITY, Experiment
+from peftlab.experiments import MAJORITY, Experiment, open_task
 from peftlab.results.record import Git, Parameters, Record, RunSettings, Sizes, now
 from peftlab.results.store import Store
 from peftlab.tasks.base import Task
@@ -220,14 +220,9 @@ class Executor:
 
     def task(self, name: str, options: Mapping[str, Any]) -> Task:
         """Return a task, opened with its options and read at most once."""
-        from peftlab.tasks import task
-
         key = json.dumps([name, options], sort_keys=True)
         if key not in self._tasks:
-            chosen: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in options.items()
-            }
-            self._tasks[key] = task(name, **chosen)
+            self._tasks[key] = open_task(name, options)
         return self._tasks[key]
 
 

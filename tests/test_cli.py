@@ -274,3 +274,12 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path, capsys):
     small = Path(__file__).parents[1] / "book" / "experiments" / "sst2-full.toml"
     assert main(["run", str(small), "--folder", str(file)]) == 2
     assert "results" in capsys.readouterr().err.splitlines()[0]
+
+
+def test_an_unknown_task_shows_before_anything_runs(tmp_path, capsys):
+    file = tmp_path / "experiment.toml"
+    good = Path(__file__).parents[1] / "book" / "experiments" / "sst2-mrpc-1000.toml"
+    file.write_text(good.read_text().replace("glue/mrpc", "glue/mrcp"))
+    assert main(["run", str(file), "--folder", str(tmp_path / "results"), "--dry-run"]) == 2
+    assert "did you mean 'glue/mrpc'" in sentence(capsys)
+    assert not (tmp_path / "results").exists()
