@@ -202,7 +202,7 @@ class CellPlan:
             random_weights=self.encoder.random_weights,
             task=self.task.name,
             task_options=self.task.how,
-            limits=self.task.limits,  # type: ignore[arg-type]
+            limits=self.task.limits,  # type: ignore[arg-type]  # pydantic checks the keys
             method=method,
             method_label=self.label,
             training=training,

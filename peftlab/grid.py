@@ -209,7 +209,7 @@ class Executor:
     def __call__(self, run: RunSettings, folder: Path) -> Record:
         """Do one run; see :func:`peftlab.train` for what is raised."""
         clock = Phases()
-        limits: dict[str, int] = dict(run.limits)  # type: ignore[arg-type]
+        limits: dict[str, int] = dict(run.limits)  # type: ignore[arg-type]  # literal keys
         shared: dict[str, Any] = {k: v for k, v in limits.items() if k == "test"}
         with clock("load"):
             task = self.task(run.task, run.task_options).limit(**limits)

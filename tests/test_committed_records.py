@@ -19,6 +19,7 @@ RECORDED = sorted(p.name for p in STORE.folder.iterdir() if p.is_dir() and p.nam
 PROBES = {"head"}
 
 #: Zero-shot score above random weights, and above the majority class, at least; mean of languages.
+#: The margins and the list below were set when the records were there: they guard what was reached.
 TRANSFER = {
     "pocket/topic": 0.30,
     "pocket/nli": 0.05,
@@ -68,7 +69,8 @@ def test_what_is_trained_beats_the_majority_class(name):
 def test_full_fine_tuning_on_sst2_is_where_it_should_be():
     """A sanity check of the whole line: MiniLM on all 67,349 rows is known to reach about 0.90.
 
-    The 20,000 rows here are fewer, and many are phrases of longer ones, so a little less is right.
+    The lower bound stood at 0.88 and was lowered when two runs on the 19,000 rows here gave 0.876
+    and 0.872; that the fewer rows are the reason is a guess that nobody has tested.
     """
     (full,) = [r for r in selected(records("sst2-full")) if r.settings.method_label == "full"]
     assert 0.86 <= full.score() <= 0.93
