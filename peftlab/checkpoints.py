@@ -155,10 +155,11 @@ def restore(model: Model, folder: str | Path) -> None:
             f"of the encoder {own.name!r} here: load the encoder it was made with."
         )
     here = _header(model)
-    if header["method"] != here["method"]:
+    own_method = model.method.settings()
+    if header["method"] != own_method:
         raise CheckpointError(
             f"The checkpoint {folder} is of the method {_words(header['method'])}, but the model "
-            f"has {_words(here['method'])}: build the model with the same settings."
+            f"has {_words(own_method)}: build the model with the same settings."
         )
     for part in ("task", "head"):
         for key in ("kind", "labels", "outputs", "layers", "pooling"):
@@ -184,7 +185,7 @@ def _header(model: Model) -> dict[str, Any]:
             "attention": config._attn_implementation,
             "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         },
-        "method": model.method.settings(),
+        "method": model.method.flat.settings(),
         "task": {
             "name": model.task.name,
             "kind": model.task.kind,

@@ -54,7 +54,7 @@ def write(model: Model, folder: Path, library: Library) -> Path:
     """Write a model's method as another library reads it; see :func:`peftlab.checkpoints.save`."""
     from safetensors.torch import save_file
 
-    written = model.method.to_library(library, model.encoder.anatomy)
+    written = model.method.flat.to_library(library, model.encoder.anatomy)
     if written is None:
         raise CheckpointError(
             f"The library {library} cannot hold the method {model.method}: save it in another "
@@ -77,9 +77,10 @@ def write(model: Model, folder: Path, library: Library) -> Path:
         config = {"base_model_name_or_path": model.encoder.name} | config
         prefix = "base_model.model."
     names = _pieces(written, NAME)
+    renamed = {_renamed(name, names): tensor for name, tensor in model.method_state().items()}
     tensors = {
-        prefix + _renamed(name, names): tensor.detach().cpu().clone()
-        for name, tensor in model.method_state().items()
+        prefix + name: tensor.detach().cpu().clone()
+        for name, tensor in written.pack(renamed).items()
     }
     with replacing(folder / WEIGHTS[library][0]) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
@@ -116,8 +117,8 @@ def read(folder: Path, anatomy: Anatomy) -> tuple[Method, dict[str, Tensor]]:
     method, written = _method(library, config, anatomy, folder)
     back = {theirs: ours for ours, theirs in _pieces(written, name).items()}
     tensors, others = {}, []
-    for key, tensor in _weights(folder, library).items():
-        inside = re.search(r"(?:^|\.)(encoder\.layer\.\d+\..+)$", key)
+    for key, tensor in written.unpack(_weights(folder, library)).items():
+        inside = re.search(r"(?:^|\.)((?:encoder\.layer\.\d+|embeddings)\..+)$", key)
         if inside:
             tensors["backbone." + _renamed(inside[1], back)] = tensor
         else:

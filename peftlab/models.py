@@ -103,13 +103,19 @@ class Model(nn.Module):
     def method_state(self) -> dict[str, Tensor]:
         """Return every tensor that the method must store, by its path in the backbone.
 
-        These are the parameters and buffers of its parts and the backbone's weights that it trains.
+        These are the parameters and buffers of its parts, in their flat form, and the backbone's
+        weights that it trains.
         """
-        state = self.backbone.state_dict()
-        stored = {n for n, p in self.backbone.named_parameters() if p.requires_grad}
-        for path, part in sites.parts(self.backbone):
-            stored.update(f"{path}.{name}" for name in part.state_dict())
-        return {name: tensor for name, tensor in state.items() if name in stored}
+        parts = dict(sites.parts(self.backbone))
+        within = tuple(f"{path}." for path in parts)
+        state = {
+            name: parameter.detach()
+            for name, parameter in self.backbone.named_parameters()
+            if parameter.requires_grad and not name.startswith(within)
+        }
+        for path, part in parts.items():
+            state |= {f"{path}.{name}": t for name, t in part.flat().state_dict().items()}
+        return state
 
     def merge(self) -> Model:
         """Fold the method into the backbone's weights; the encoder then is a bare one.
@@ -141,6 +147,19 @@ class Model(nn.Module):
         for folded in self._folded:
             folded.undo()
         self._folded = []
+        return self
+
+    def flatten(self) -> Model:
+        """Replace every part by the form in which it is stored and served.
+
+        A prefix that a network made in training becomes the plain prefix. Nothing changes for most
+        methods.
+
+        Returns:
+            The model itself; its ``method`` is then the flat one.
+        """
+        sites.flatten(self.backbone)
+        self.method = self.method.flat
         return self
 
     def save(self, folder: str | Path, format: Format = "peftlab") -> Path:

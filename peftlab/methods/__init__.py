@@ -7,13 +7,24 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from peftlab.methods.base import Counts, Method, Part
-from peftlab.methods.registry import classes, get, names, preset, presets, register
+from peftlab.methods.registry import (
+    catalogue,
+    classes,
+    defaults,
+    get,
+    names,
+    preset,
+    presets,
+    register,
+)
 
 __all__ = [
     "Counts",
     "Method",
     "Part",
+    "catalogue",
     "classes",
+    "defaults",
     "get",
     "names",
     "preset",

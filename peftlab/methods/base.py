@@ -8,18 +8,40 @@ both. It knows no data, no head and no training. The places where parts can go a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from peftlab.encoders import Anatomy, Encoder
 
+M = TypeVar("M", bound=nn.Module)
+
 
 class Part(nn.Module):
-    """A module that a method adds to the encoder. All its tensors belong to the method."""
+    """A module that a method adds to the encoder. All its tensors belong to the method.
+
+    Attributes:
+        rates: Own peak learning rates, by the names of the part's parameters; the others train at
+            the run's rate.
+    """
+
+    rates: Mapping[str, float] = MappingProxyType({})
+
+    def flat(self) -> Part:
+        """Return the part as it is stored and served.
+
+        Another one than the part itself only where training takes a detour, such as a network that
+        makes a prefix.
+        """
+        return self
+
+    def penalty(self) -> Tensor | None:
+        """Return a scalar that is added to the training loss, or None."""
+        return None
 
     def folded(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return the weight and bias (fp32) of the linear map that does this part's work too.
@@ -27,6 +49,13 @@ class Part(nn.Module):
         Only parts of mergeable methods have one.
         """
         raise TypeError(f"{type(self).__name__} cannot be folded into a linear map")
+
+
+class Lent(Generic[M]):
+    """A reference to a module that another part owns: it is saved and counted there, once."""
+
+    def __init__(self, module: M) -> None:
+        self.module = module
 
 
 @dataclass(frozen=True)
@@ -43,8 +72,21 @@ class Counts:
     stored: int
     inference: int
 
+    def __add__(self, other: Counts) -> Counts:
+        """Add the counts of two methods."""
+        return Counts(
+            self.trainable + other.trainable,
+            self.stored + other.stored,
+            self.inference + other.inference,
+        )
+
 
 Library = Literal["adapters", "peft"]
+Tensors = dict[str, Tensor]
+
+
+def _same(tensors: Tensors) -> Tensors:
+    return tensors
 
 
 @dataclass(frozen=True)
@@ -55,10 +97,14 @@ class Foreign:
         config: The settings under the other library's names.
         names: Pieces of our tensors' paths and what stands there instead; ``{name}`` is the name
             that the other library gives the adapter.
+        pack: Where it lays tensors out in another way: ours, renamed, → theirs.
+        unpack: The reverse, before the names are changed back.
     """
 
     config: dict[str, Any]
     names: dict[str, str]
+    pack: Callable[[Tensors], Tensors] = _same
+    unpack: Callable[[Tensors], Tensors] = _same
 
 
 @dataclass(frozen=True)
@@ -72,11 +118,13 @@ class Method(ABC):
         name: The name in the registry.
         paper: Citation key of its source in the book's bibliography.
         chapter: The page of the book that teaches it.
+        cannot: What does not work with it: a check of :mod:`peftlab.support` → the reason.
     """
 
     name: ClassVar[str]
     paper: ClassVar[str]
     chapter: ClassVar[str]
+    cannot: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     @property
     def mergeable(self) -> bool:
@@ -88,27 +136,44 @@ class Method(ABC):
         """Whether the encoder's output is unchanged before training."""
         return True
 
+    @property
+    def flat(self) -> Method:
+        """The method as it is stored and served; see :meth:`Part.flat`."""
+        return self
+
     @abstractmethod
-    def attach(self, encoder: Encoder) -> None:
+    def attach(self, encoder: Encoder, suffix: str = "") -> None:
         """Add the method's parts to a frozen encoder and mark what trains.
 
         Args:
             encoder: Its backbone arrives with every parameter frozen. The current torch random
                 state decides the initial weights.
+            suffix: Is appended to the method's name in the labels of its parts, so that a method
+                can be there more than once.
         """
 
     @abstractmethod
     def counts(self, anatomy: Anatomy) -> Counts:
         """Return the closed form of the parameter counts, without building anything."""
 
+    @abstractmethod
+    def flops(self, anatomy: Anatomy, length: int) -> int:
+        """Return what the unmerged method adds to the forward pass of one text, in closed form.
+
+        Args:
+            anatomy: Of the encoder.
+            length: Tokens of the text.
+
+        Returns:
+            FLOPs of matrix products (2 × multiply-accumulates), in evaluation mode, flat; sums and
+            functions of single numbers are not counted.
+        """
+
     def settings(self) -> dict[str, Any]:
         """Return name and settings as plain JSON types; :func:`peftlab.methods.get` reads them."""
-        return {"name": self.name} | {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in asdict(self).items()
-        }
+        return {"name": self.name} | {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
 
-    def to_library(self, library: Library, anatomy: Anatomy) -> Foreign | None:
+    def to_library(self, library: Library, anatomy: Anatomy, suffix: str = "") -> Foreign | None:
         """Return how ``adapters`` or ``peft`` writes this method; None where it cannot."""
         return None
 
@@ -122,3 +187,12 @@ class Method(ABC):
         :mod:`peftlab.foreign`, which compares the configuration with :meth:`to_library`.
         """
         return None
+
+
+def _plain(value: Any) -> Any:
+    """Return a setting as plain JSON types."""
+    if isinstance(value, Method):
+        return value.settings()
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -138,7 +138,7 @@ class Adapter(Method):
         """Return the width m of the bottleneck in an encoder of width d."""
         return self.bottleneck_size or max(1, int(d // self.reduction_factor))
 
-    def attach(self, encoder: Encoder) -> None:
+    def attach(self, encoder: Encoder, suffix: str = "") -> None:
         """Add one bottleneck to the closing block of every layer but those left out.
 
         Raises:
@@ -150,7 +150,7 @@ class Adapter(Method):
             if layer.index not in self.leave_out:
                 site = output_site(layer.output)
                 part = PfeifferPart(d, self.size(d), self.activation, self.dropout, self.init)
-                site.add(site.before, self.name, part)
+                site.add(site.before, self.name + suffix, part)
 
     def counts(self, anatomy: Anatomy) -> Counts:
         """Count 2dm + m + d a layer."""
@@ -158,7 +158,12 @@ class Adapter(Method):
         n = (len(anatomy.layers) - len(self.leave_out)) * (2 * d * m + m + d)
         return Counts(trainable=n, stored=n, inference=n)
 
-    def to_library(self, library: Library, anatomy: Anatomy) -> Foreign | None:
+    def flops(self, anatomy: Anatomy, length: int) -> int:
+        """Count 4dm a layer and token."""
+        d, m = anatomy.hidden_size, self.size(anatomy.hidden_size)
+        return (len(anatomy.layers) - len(self.leave_out)) * 4 * d * m * length
+
+    def to_library(self, library: Library, anatomy: Anatomy, suffix: str = "") -> Foreign | None:
         """Return how ``adapters`` writes it; ``peft`` has no bottleneck adapter."""
         if library == "peft":
             return None
@@ -186,8 +191,8 @@ class Adapter(Method):
             "phm_layer": False,
         }
         names = {
-            f".before.{self.name}.down.": ".adapters.{name}.adapter_down.0.",
-            f".before.{self.name}.up.": ".adapters.{name}.adapter_up.",
+            f".before.{self.name}{suffix}.down.": ".adapters.{name}.adapter_down.0.",
+            f".before.{self.name}{suffix}.up.": ".adapters.{name}.adapter_up.",
         }
         return Foreign(config, names)
 

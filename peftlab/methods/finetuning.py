@@ -46,7 +46,7 @@ class Full(Method):
 
     freeze_embeddings: bool = False
 
-    def attach(self, encoder: Encoder) -> None:
+    def attach(self, encoder: Encoder, suffix: str = "") -> None:
         """Make the whole backbone trainable, with or without its embeddings."""
         encoder.backbone.requires_grad_(True)
         if self.freeze_embeddings:
@@ -58,6 +58,10 @@ class Full(Method):
         if not self.freeze_embeddings:
             trained += sum(p.numel() for p in anatomy.embeddings.get().parameters())
         return Counts(trainable=trained, stored=trained, inference=0)
+
+    def flops(self, anatomy: Anatomy, length: int) -> int:
+        """Return 0: no modules are added."""
+        return 0
 
 
 @register
@@ -73,12 +77,16 @@ class HeadOnly(Method):
     paper: ClassVar[str] = "devlin2019bert"
     chapter: ClassVar[str] = "foundations/full-fine-tuning"
 
-    def attach(self, encoder: Encoder) -> None:
+    def attach(self, encoder: Encoder, suffix: str = "") -> None:
         """Do nothing: the backbone arrives frozen."""
 
     def counts(self, anatomy: Anatomy) -> Counts:
         """Count nothing: the head is counted apart."""
         return Counts(trainable=0, stored=0, inference=0)
+
+    def flops(self, anatomy: Anatomy, length: int) -> int:
+        """Return 0: no modules are added."""
+        return 0
 
 
 @register
@@ -107,7 +115,7 @@ class TopLayers(Method):
                 f"layers is {self.layers} in top-layers: train 1 layer or more, or use head-only."
             )
 
-    def attach(self, encoder: Encoder) -> None:
+    def attach(self, encoder: Encoder, suffix: str = "") -> None:
         """Make the upper layers trainable.
 
         Raises:
@@ -126,6 +134,10 @@ class TopLayers(Method):
         """Count the layers that train, in closed form."""
         trained = self.layers * layer_size(anatomy)
         return Counts(trainable=trained, stored=trained, inference=0)
+
+    def flops(self, anatomy: Anatomy, length: int) -> int:
+        """Return 0: no modules are added."""
+        return 0
 
 
 preset("full-frozen-embeddings", Full(freeze_embeddings=True))

@@ -114,7 +114,7 @@ class LoRA(Method):
         """Whether the trained parts fold into the backbone's weights."""
         return True
 
-    def attach(self, encoder: Encoder) -> None:
+    def attach(self, encoder: Encoder, suffix: str = "") -> None:
         """Add one low-rank map to each target of every layer but those left out.
 
         Raises:
@@ -128,7 +128,7 @@ class LoRA(Method):
                     d_out, d_in = site.original.weight.shape
                     scale = self.alpha / self.rank
                     part = LoRAPart(d_in, d_out, self.rank, scale, self.dropout)
-                    site.add(site.parts, self.name, part)
+                    site.add(site.parts, self.name + suffix, part)
 
     def counts(self, anatomy: Anatomy) -> Counts:
         """Count r (d_in + d_out) a map; merged, nothing is added at inference."""
@@ -140,12 +140,16 @@ class LoRA(Method):
         n = layers * self.rank * sum(ends[target] for target in self.targets)
         return Counts(trainable=n, stored=n, inference=n)
 
-    def to_library(self, library: Library, anatomy: Anatomy) -> Foreign | None:
+    def flops(self, anatomy: Anatomy, length: int) -> int:
+        """Count 2 r (d_in + d_out) a map and token; merged, nothing is left of it."""
+        return 2 * length * self.counts(anatomy).inference
+
+    def to_library(self, library: Library, anatomy: Anatomy, suffix: str = "") -> Foreign | None:
         """Return how ``adapters`` or ``peft`` writes it.
 
         None for ``adapters`` if the attention's output is a target: there it has no LoRA.
         """
-        place = f".parts.{self.name}."
+        place = f".parts.{self.name}{suffix}."
         if library == "peft":
             return Foreign(
                 {

@@ -7,7 +7,7 @@ with ``preset``. Nothing else has to be told that a method exists.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any, TypeVar
 
 from peftlab.errors import SettingsError, unknown
@@ -40,9 +40,24 @@ def classes() -> dict[str, type[Method]]:
     return dict(_methods)
 
 
+def defaults() -> dict[str, Method]:
+    """Return every method without any setting, by name; those that need one are missing."""
+    return {
+        name: cls()
+        for name, cls in _methods.items()
+        if all(f.default is not MISSING for f in fields(cls))
+    }
+
+
 def presets() -> dict[str, Method]:
     """Return all presets by name."""
     return dict(_presets)
+
+
+def catalogue() -> dict[str, Method]:
+    """Return what a table of methods lists: every preset, and every method that is no preset."""
+    plain = {name: m for name, m in defaults().items() if m not in _presets.values()}
+    return presets() | plain
 
 
 def get(method: Method | str | Mapping[str, Any]) -> Method:
@@ -81,5 +96,13 @@ def get(method: Method | str | Mapping[str, Any]) -> Method:
                 f"The method {cls.name!r} has no setting {key!r}; it has "
                 f"{', '.join(sorted(allowed)) or 'none'}."
             )
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
-    return cls(**values)
+    return cls(**{key: _value(value) for key, value in changes.items()})
+
+
+def _value(value: Any) -> Any:
+    """Turn a plain setting into what a method holds: tuples for lists, methods inside methods."""
+    if isinstance(value, list | tuple):
+        return tuple(_value(item) for item in value)
+    if isinstance(value, Mapping) and "name" in value:
+        return get(value)
+    return value

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import peftlab as pl
 from peftlab import methods, support
@@ -16,7 +17,7 @@ from peftlab.errors import MergeError
 from peftlab.methods import sites
 from peftlab.training.batches import collate
 
-NAMES = methods.presets() | {name: cls() for name, cls in methods.classes().items()}
+NAMES = methods.presets() | methods.defaults()
 METHODS = {method: name for name, method in NAMES.items()}  # each once, and by its shortest name
 
 
@@ -95,6 +96,18 @@ def test_counts_are_the_closed_form(model, method):
         counts.inference,
     )
     assert counts.stored == sum(t.numel() for t in model.method_state().values())
+
+
+def test_flops_are_the_closed_form(make_encoder, model_type, toy_task, method):
+    bare, built = make_encoder(model_type), pl.model(make_encoder(model_type), toy_task, method)
+    built.flatten()
+    ids = torch.randint(5, 20, (2, 9))
+    counted = []
+    for backbone in (bare.backbone, built.backbone):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            backbone(input_ids=ids)
+        counted.append(counter.get_total_flops())
+    assert counted[1] - counted[0] == 2 * method.flops(bare.anatomy, 9)
 
 
 def test_removing_the_sites_restores_the_encoder(make_encoder, model_type, toy_task, method):

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-import torch
 
 import peftlab as pl
-from peftlab.foreign import _pieces, _renamed
-from peftlab.methods.base import Method
+from tests.methods.parity import assert_equal, own_states, shaken, trained
 
 QKV = ("query", "key", "value")
 LORAS = [
@@ -31,45 +27,10 @@ FOR_PEFT = [
 ]
 
 
-@pytest.fixture
-def inputs(make_encoder, model_type, rows) -> dict[str, torch.Tensor]:
-    texts = [row["text"] for row in rows]
-    return dict(make_encoder(model_type).tokenizer(texts, padding=True, return_tensors="pt"))
-
-
-def trained(make_encoder: Any, model_type: str, task: Any, method: Method) -> Any:
-    """A model whose method has moved away from its start."""
-    model = pl.model(make_encoder(model_type), task, method)
-    torch.manual_seed(2)
-    with torch.no_grad():
-        for _, parameter in model.trainable_parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return model
-
-
-def states_and_gradients(backbone: Any, inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Run a forward and backward pass; the loss weighs every state differently."""
-    states = backbone(**inputs).last_hidden_state * inputs["attention_mask"].unsqueeze(-1)
-    weights = torch.linspace(-1, 1, states.numel()).view_as(states)
-    (states * weights).mean().backward()
-    gradients = {n: p.grad for n, p in backbone.named_parameters() if p.grad is not None}
-    return states.detach(), gradients
-
-
-def assert_equal(model: Any, theirs: Any, inputs: Any, library: Any, rename: Any) -> None:
-    own_states, own = states_and_gradients(model.backbone, inputs)
-    states, gradients = states_and_gradients(theirs, inputs)
-    pieces = _pieces(model.method.to_library(library, model.encoder.anatomy), "default")
-    renamed = {rename(_renamed(name, pieces)): grad for name, grad in own.items()}
-    assert (states - own_states).abs().max() <= 1e-5
-    assert renamed.keys() == gradients.keys()
-    assert max(float(g.abs().max()) for g in renamed.values()) > 1e-4, "nothing to compare"
-    for name, gradient in renamed.items():
-        assert (gradient - gradients[name]).abs().max() <= 1e-5, name
-
-
 @pytest.mark.parametrize("method", FOR_ADAPTERS, ids=str)
-def test_adapters_reads_what_we_write(make_encoder, model_type, toy_task, inputs, tmp_path, method):
+def test_adapters_reads_what_we_write(
+    make_encoder, model_type, toy_task, inputs, tmp_path, method, record_property
+):
     adapters = pytest.importorskip("adapters")
     model = trained(make_encoder, model_type, toy_task, method)
     model.save(tmp_path, format="adapters")
@@ -78,11 +39,13 @@ def test_adapters_reads_what_we_write(make_encoder, model_type, toy_task, inputs
     theirs.load_adapter(str(tmp_path), use_safetensors=True)
     theirs.train_adapter("default")
     theirs.eval()
-    assert_equal(model, theirs, inputs, "adapters", rename=lambda name: name)
+    assert_equal(model, theirs, inputs, "adapters", lambda name: name, record_property)
 
 
 @pytest.mark.parametrize("method", FOR_PEFT, ids=str)
-def test_peft_reads_what_we_write(make_encoder, model_type, toy_task, inputs, tmp_path, method):
+def test_peft_reads_what_we_write(
+    make_encoder, model_type, toy_task, inputs, tmp_path, method, record_property
+):
     peft = pytest.importorskip("peft")
     model = trained(make_encoder, model_type, toy_task, method)
     model.save(tmp_path, format="peft")
@@ -95,23 +58,7 @@ def test_peft_reads_what_we_write(make_encoder, model_type, toy_task, inputs, tm
             ".weight", ".default.weight"
         )
 
-    assert_equal(model, theirs, inputs, "peft", rename)
-
-
-def own_states(model: Any, inputs: Any) -> torch.Tensor:
-    with torch.no_grad():
-        return model.backbone(**inputs).last_hidden_state
-
-
-def shaken(theirs: Any, inputs: Any) -> torch.Tensor:
-    """Move the other library's trained weights; return its states."""
-    torch.manual_seed(3)
-    theirs.eval()
-    with torch.no_grad():
-        for parameter in theirs.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.2 * torch.randn_like(parameter))
-        return theirs(**inputs).last_hidden_state
+    assert_equal(model, theirs, inputs, "peft", rename, record_property)
 
 
 @pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "bin"])

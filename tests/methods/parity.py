@@ -1,0 +1,76 @@
+"""What the parity tests share: the same weights here and in another library, compared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+import peftlab as pl
+from peftlab.foreign import _pieces, _renamed
+from peftlab.methods.base import Method
+
+
+def trained(make_encoder: Any, model_type: str, task: Any, method: Method) -> Any:
+    """A model whose method has moved away from its start."""
+    model = pl.model(make_encoder(model_type), task, method)
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for _, parameter in model.trainable_parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model
+
+
+def states_and_gradients(backbone: Any, inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Run a forward and backward pass; the loss weighs every state differently."""
+    states = backbone(**inputs).last_hidden_state * inputs["attention_mask"].unsqueeze(-1)
+    weights = torch.linspace(-1, 1, states.numel()).view_as(states)
+    (states * weights).mean().backward()
+    gradients = {n: p.grad for n, p in backbone.named_parameters() if p.grad is not None}
+    return states.detach(), gradients
+
+
+def assert_equal(
+    model: Any, theirs: Any, inputs: Any, library: Any, rename: Any, record: Any
+) -> None:
+    """Compare states and gradients, and note the largest differences for the parity table."""
+    own_states, own = states_and_gradients(model.backbone, inputs)
+    states, gradients = states_and_gradients(theirs, inputs)
+    pieces = _pieces(model.method.to_library(library, model.encoder.anatomy), "default")
+    renamed = {rename(_renamed(name, pieces)): grad for name, grad in own.items()}
+    assert renamed.keys() == gradients.keys()
+    assert max(float(g.abs().max()) for g in renamed.values()) > 1e-4, "nothing to compare"
+    of_states = float((states - own_states).abs().max())
+    of_gradients = max(float((renamed[n] - gradients[n]).abs().max()) for n in renamed)
+    note(record, model.method.name, library, states=of_states, gradients=of_gradients)
+    assert of_states <= 1e-5
+    assert of_gradients <= 1e-5
+
+
+def note(record: Any, method: str, library: str, **found: Any) -> None:
+    """Note a row of the parity table.
+
+    Args:
+        record: pytest's ``record_property``.
+        method: Name in the registry.
+        library: ``adapters`` or ``peft``.
+        **found: ``states`` and ``gradients``, the largest differences; or ``fails``, one sentence
+            that says what the reference gets wrong, and ``differs``, by how much.
+    """
+    record("parity", {"method": method, "library": library} | found)
+
+
+def own_states(model: Any, inputs: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return model.backbone(**inputs).last_hidden_state
+
+
+def shaken(theirs: Any, inputs: Any) -> torch.Tensor:
+    """Move the other library's trained weights; return its states."""
+    torch.manual_seed(3)
+    theirs.eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+        return theirs(**inputs).last_hidden_state
