@@ -151,15 +151,28 @@ def _method(
         ) from error
     written = method.to_library(library, anatomy)
     assert written is not None
-    for key, value in config.items():
-        off = value in (None, False, [], {}, 0)
-        if key in MOOT or (value == written.config[key] if key in written.config else off):
-            continue
+    unknown = _unsaid(config, written.config)
+    if unknown is not None:
         raise CheckpointError(
-            f"The checkpoint {folder} sets {key} to {value!r}, which peftlab's {method.name!r} "
-            f"does not have: merge it in {library}, or train again."
+            f"The checkpoint {folder} sets {unknown} to {config.get(unknown)!r}, which peftlab's "
+            f"{method.name!r} does not have: merge it in {library}, or train again."
         )
     return method, written
+
+
+def _unsaid(config: Mapping[str, Any], written: Mapping[str, Any]) -> str | None:
+    """Return the first setting of theirs that our way of writing the method does not say."""
+    for key, value in config.items():
+        if key == "configs":
+            pairs = zip(value, written["configs"], strict=True)
+            unknown = next((u for u in (_unsaid(*pair) for pair in pairs) if u is not None), None)
+            if unknown is not None:
+                return unknown
+            continue
+        off = value in (None, False, [], {}, 0)
+        if not (key in MOOT or (value == written[key] if key in written else off)):
+            return key
+    return None
 
 
 def _weights(folder: Path, library: Library) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from peftlab.errors import DataError, OfflineError, SettingsError
 def test_a_folder_is_an_encoder(tiny_folder, model_type):
     encoder = load_encoder(str(tiny_folder(model_type)))
     out = encoder.backbone(**encoder.tokenizer("the old dog", return_tensors="pt"))
-    assert out.last_hidden_state.shape[-1] == encoder.anatomy.hidden_size == 32
+    assert out.last_hidden_state.shape[-1] == encoder.anatomy.hidden_size == 128
     assert not encoder.backbone.training
     assert encoder.backbone.pooler is None
 
@@ -27,9 +27,9 @@ def test_the_anatomy_finds_every_linear_map(encoder):
         linears = {name: slot.get() for name, slot in layer.linears().items()}
         assert tuple(linears) == LINEARS
         shapes = {name: tuple(linear.weight.shape) for name, linear in linears.items()}
-        assert shapes["query"] == shapes["value"] == shapes["attention_output"] == (32, 32)
-        assert shapes["intermediate"] == (64, 32)
-        assert shapes["output"] == (32, 64)
+        assert shapes["query"] == shapes["value"] == shapes["attention_output"] == (128, 128)
+        assert shapes["intermediate"] == (192, 128)
+        assert shapes["output"] == (128, 192)
     in_layers = {id(m) for layer in anatomy.layers for m in layer.module.modules()}
     every = [m for m in encoder.backbone.encoder.modules() if isinstance(m, nn.Linear)]
     assert len(every) == 18

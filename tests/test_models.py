@@ -51,9 +51,9 @@ def test_the_summary_says_how_deep_the_gradient_goes(make_encoder, toy_task, met
 def test_head_and_method_are_counted_apart(make_encoder, toy_task):
     bare = sum(p.numel() for p in make_encoder("bert").backbone.parameters())
     summary = pl.summary(pl.model(make_encoder("bert"), toy_task, "lora-8"))
-    assert summary.head == 32 * 2 + 2
+    assert summary.head == 128 * 2 + 2
     assert summary.backbone == bare
-    assert summary.trainable == summary.stored == summary.inference == 3 * 2 * 8 * (32 + 32)
+    assert summary.trainable == summary.stored == summary.inference == 3 * 2 * 8 * (128 + 128)
 
 
 def test_an_encoder_carries_one_method(make_encoder, toy_task):
