@@ -16,6 +16,9 @@ _WHERE = {
     "evaluate": "peftlab.training",
     "TrainSettings": "peftlab.training",
     "load": "peftlab.checkpoints",
+    "fuse": "peftlab.joining",
+    "average": "peftlab.joining",
+    "several": "peftlab.serving",
     "load_encoder": "peftlab.encoders",
     "PeftlabError": "peftlab.errors",
 }
@@ -24,25 +27,32 @@ if TYPE_CHECKING:
     from peftlab.checkpoints import load
     from peftlab.encoders import load_encoder
     from peftlab.errors import PeftlabError
+    from peftlab.joining import average, fuse
     from peftlab.methods.bottleneck import Adapter
     from peftlab.methods.finetuning import Full, HeadOnly, TopLayers
+    from peftlab.methods.fusion import AdapterFusion
     from peftlab.methods.lora import LoRA
     from peftlab.models import model, summary
+    from peftlab.serving import several
     from peftlab.tasks import task
     from peftlab.training import TrainSettings, evaluate, train
 
 __all__ = [
     "Adapter",
+    "AdapterFusion",
     "Full",
     "HeadOnly",
     "LoRA",
     "PeftlabError",
     "TopLayers",
     "TrainSettings",
+    "average",
     "evaluate",
+    "fuse",
     "load",
     "load_encoder",
     "model",
+    "several",
     "summary",
     "task",
     "train",

@@ -4,7 +4,7 @@ A checkpoint is a folder with one safetensors file, which holds the tensors that
 the head, and in its header everything that is needed to build the model again. ``peftlab.json``
 beside it is that header for people to read; loading does not look at it. The backbone is not in it,
 unless the method trains it: a fingerprint says which one it was. How other libraries write
-checkpoints is in :mod:`peftlab.foreign`.
+checkpoints is in :mod:`peftlab.foreign` and :mod:`peftlab.setups`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from peftlab import __version__, foreign
+from peftlab import __version__, foreign, setups
 from peftlab.encoders import Encoder, load_encoder
 from peftlab.errors import CheckpointError, PeftlabError
 from peftlab.files import replacing
+from peftlab.methods.fusion import AdapterFusion
 from peftlab.models import Model
 from peftlab.models import model as build
+from peftlab.tasks.multi import MultiTask
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from peftlab.methods.base import Method
     from peftlab.tasks.base import Task
 
 FILE = "model.safetensors"
@@ -43,7 +48,8 @@ def save(model: Model, folder: str | Path, format: Format = "peftlab") -> Path:
         folder: Where; made if missing.
         format: ``"peftlab"``: method and head. ``"adapters"`` or ``"peft"``: the method alone, as
             that library reads it with ``load_adapter(folder, use_safetensors=True)`` or
-            ``PeftModel.from_pretrained(AutoModel, folder)``.
+            ``PeftModel.from_pretrained(AutoModel, folder)``; a fusion as ``adapters`` reads it
+            with ``load_adapter_setup``.
 
     Returns:
         The folder.
@@ -61,6 +67,8 @@ def save(model: Model, folder: str | Path, format: Format = "peftlab") -> Path:
         raise CheckpointError(
             f"format is {format!r}: choose one of peftlab, {', '.join(foreign.LIBRARIES)}."
         )
+    if format == "adapters" and isinstance(model.method, AdapterFusion):
+        return setups.write(model, model.method, folder)
     if format != "peftlab":
         return foreign.write(model, folder, format)
     from safetensors.torch import save_file
@@ -78,7 +86,7 @@ def load(
     folder: str | Path,
     *,
     encoder: Encoder | str | None = None,
-    task: Task | None = None,
+    task: Task | Sequence[Task] | None = None,
     seed: int = 0,
 ) -> Model:
     """Build a saved model again.
@@ -89,8 +97,8 @@ def load(
     Args:
         folder: Where :func:`save` wrote, or ``save_adapter`` or ``save_pretrained`` of the others.
         encoder: The encoder or its name; by default the one that the checkpoint names.
-        task: The task; by default the known one that the checkpoint names. Must be given for your
-            own data.
+        task: The task, or the tasks of several heads in their order; by default the known ones that
+            the checkpoint names. Must be given for your own data.
         seed: Decides what is not in the checkpoint: the head of a foreign one.
 
     Returns:
@@ -102,19 +110,25 @@ def load(
         OfflineError: The encoder is not here and the hub cannot be reached.
     """
     folder = Path(folder)
-    if not (folder / FILE).is_file() and (folder / foreign.CONFIG).is_file():
+    theirs = [name for name in (setups.SETUP, foreign.CONFIG) if (folder / name).is_file()]
+    if theirs and not (folder / FILE).is_file():
         if encoder is None or task is None:
             raise CheckpointError(
                 f"The checkpoint {folder} is of another library and names neither encoder nor "
                 "task: give encoder=… and task=…."
             )
         base = load_encoder(encoder) if isinstance(encoder, str) else encoder
-        method, tensors = foreign.read(folder, base.anatomy)
+        method: Method
+        if setups.SETUP in theirs:
+            method, tensors = setups.read(folder, base)
+        else:
+            method, tensors = foreign.read(folder, base.anatomy)
         model = build(base, task, method, seed=seed)
         state = model.method_state()
-        _fill({f"backbone.{name}": tensor for name, tensor in state.items()}, tensors, folder)
+        live = {f"backbone.{foreign.bare(name)}": tensor for name, tensor in state.items()}
+        fill(live, tensors, folder)
         return model
-    header, _ = _read(folder)
+    header, _ = read(folder)
     if encoder is None and header["encoder"]["random_weights"]:
         raise CheckpointError(
             f"The encoder of {folder} had random weights: give the same one with encoder=…."
@@ -123,13 +137,13 @@ def load(
         encoder = header["encoder"]["name"]
     if isinstance(encoder, str):
         encoder = load_encoder(encoder, attention=header["encoder"]["attention"])
-    head = header["head"]
+    head = header.get("options", {}) if "of" in header["task"] else header["head"]
     model = build(
         encoder,
         task or _known_task(header, folder),
         header["method"],
-        pooling=head["pooling"],
-        dropout=head["dropout"],
+        pooling=head.get("pooling"),
+        dropout=head.get("dropout", 0.1),
     )
     restore(model, folder)
     return model.to(getattr(torch, header["encoder"]["dtype"]))
@@ -147,7 +161,7 @@ def restore(model: Model, folder: str | Path) -> None:
             model is unchanged then.
     """
     folder = Path(folder)
-    header, tensors = _read(folder)
+    header, tensors = read(folder)
     saved, own = header["encoder"], model.encoder
     if saved["fingerprint"] != own.fingerprint:
         raise CheckpointError(
@@ -161,15 +175,24 @@ def restore(model: Model, folder: str | Path) -> None:
             f"The checkpoint {folder} is of the method {_words(header['method'])}, but the model "
             f"has {_words(own_method)}: build the model with the same settings."
         )
-    for part in ("task", "head"):
-        for key in ("kind", "labels", "outputs", "layers", "pooling"):
-            if header[part].get(key) != here[part].get(key):
-                raise CheckpointError(
-                    f"The checkpoint {folder} was made for the task {header['task']['name']!r} "
-                    f"with {key} {header[part][key]!r}, but {here['task']['name']!r} has "
-                    f"{here[part][key]!r}: give the task it was made for."
-                )
-    _fill(_stored(model), tensors, folder)
+    names, own_names = ([t["name"] for t, _ in _heads(h)] for h in (header, here))
+    if len(names) != len(own_names) or (len(names) > 1 and names != own_names):
+        raise CheckpointError(
+            f"The checkpoint {folder} has heads for the tasks {', '.join(map(repr, names))}, but "
+            f"the model for {', '.join(map(repr, own_names))}: give the tasks it was made for, in "
+            "that order."
+        )
+    for there, mine in zip(_heads(header), _heads(here), strict=True):
+        for saved_part, own_part in zip(there, mine, strict=True):
+            for key in ("kind", "labels", "outputs", "layers", "pooling"):
+                if saved_part.get(key) != own_part.get(key):
+                    raise CheckpointError(
+                        f"The checkpoint {folder} was made for the task {there[0]['name']!r} "
+                        f"with {key} {saved_part[key]!r}, but {mine[0]['name']!r} has "
+                        f"{own_part[key]!r}: give the task it was made for."
+                    )
+    fill(_stored(model), tensors, folder)
+    model.runs = list(header.get("runs", []))
 
 
 def _header(model: Model) -> dict[str, Any]:
@@ -186,12 +209,10 @@ def _header(model: Model) -> dict[str, Any]:
             "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         },
         "method": model.method.flat.settings(),
-        "task": {
-            "name": model.task.name,
-            "kind": model.task.kind,
-            "labels": list(model.task.labels),
-        },
+        "task": _task(model.task),
         "head": model.head.settings,
+        "options": model.options,
+        "runs": model.runs,
         "versions": {
             "peftlab": __version__,
             "torch": str(torch.__version__),
@@ -200,16 +221,41 @@ def _header(model: Model) -> dict[str, Any]:
     }
 
 
+def _task(task: Task) -> dict[str, Any]:
+    described: dict[str, Any] = {"name": task.name, "kind": task.kind, "labels": list(task.labels)}
+    if isinstance(task, MultiTask):
+        described |= {"of": [_task(each) for each in task.tasks], "temperature": task.temperature}
+    return described
+
+
+def _heads(header: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Return task and head settings, one pair a head."""
+    if "of" not in header["task"]:
+        return [(header["task"], header["head"])]
+    return [(task, header["head"]["heads"][task["name"]]) for task in header["task"]["of"]]
+
+
 def _stored(model: Model) -> dict[str, Tensor]:
     """Return the live tensors that belong in a checkpoint."""
     stored = {f"backbone.{name}": tensor for name, tensor in model.method_state().items()}
     return stored | {f"head.{name}": tensor for name, tensor in model.head.state_dict().items()}
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read a checkpoint without building its model.
+
+    Args:
+        folder: Where :func:`save` wrote.
+
+    Returns:
+        What is needed to build the model, and the tensors, called ``backbone.…`` and ``head.…``.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, or not from a peftlab as old as this one.
+    """
     from safetensors import SafetensorError, safe_open
 
-    path = folder / FILE
+    path = Path(folder) / FILE
     if not path.is_file():
         raise CheckpointError(f"The folder {folder} holds no checkpoint: {FILE} is missing.")
     try:
@@ -235,19 +281,32 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _known_task(header: dict[str, Any], folder: Path) -> Task:
     from peftlab.tasks import task
 
-    name = header["task"]["name"]
-    try:
-        return task(name, head_layers=header["head"]["layers"])
-    except PeftlabError as error:
-        raise CheckpointError(
-            f"The checkpoint {folder} was made for the task {name!r}, which cannot be opened "
-            f"here ({str(error).rstrip('.')}): give it with task=…."
-        ) from error
+    found = []
+    for saved, head in _heads(header):
+        try:
+            found.append(task(saved["name"], head_layers=head["layers"]))
+        except PeftlabError as error:
+            raise CheckpointError(
+                f"The checkpoint {folder} was made for the task {saved['name']!r}, which cannot be "
+                f"opened here ({str(error).rstrip('.')}): give it with task=…."
+            ) from error
+    if "of" not in header["task"]:
+        return found[0]
+    return MultiTask(found, temperature=header["task"]["temperature"], name=header["task"]["name"])
 
 
 @torch.no_grad()
-def _fill(live: dict[str, Tensor], tensors: dict[str, Tensor], folder: Path) -> None:
-    """Copy tensors into a model's, all of them or none."""
+def fill(live: dict[str, Tensor], tensors: dict[str, Tensor], folder: str | Path) -> None:
+    """Copy tensors into a model's, all of them or none.
+
+    Args:
+        live: The model's.
+        tensors: Those of a checkpoint, under the same names.
+        folder: Where the checkpoint lies, for the error.
+
+    Raises:
+        CheckpointError: A tensor is missing, unexpected or of another shape.
+    """
     for words, names in (
         ("lacks", live.keys() - tensors.keys()),
         ("has, against expectation,", tensors.keys() - live.keys()),

@@ -179,6 +179,7 @@ class Encoder:
         anatomy: Where its layers keep their parts.
         pooling: How the encoder was trained to form a sentence vector: ``"cls"`` or ``"mean"``.
         random_weights: Whether the weights were drawn instead of loaded.
+        source: Folder or hub id that the weights were loaded from; None if they were not.
         in_use: Whether a model was made of it, whose method may train its weights.
     """
 
@@ -190,18 +191,35 @@ class Encoder:
         pooling: Pooling = "cls",
         *,
         random_weights: bool = False,
+        source: str | None = None,
     ) -> None:
         self.name = name
         self.backbone = backbone
         self.tokenizer = tokenizer
         self.pooling: Pooling = pooling
         self.random_weights = random_weights
+        self.source = source
         self.in_use = False
         self.anatomy = describe(backbone)
-        if tokenizer is not None:  # many tokenizers do not know how much their model takes
-            longest = min(tokenizer.model_max_length, self.anatomy.max_length)
-            tokenizer.model_max_length = longest
+        self._positions = self.anatomy.max_length
+        self.reserve(0)  # many tokenizers do not know how much their model takes
         _ = self.fingerprint  # taken now, before any method or training touches the weights
+
+    def reserve(self, positions: int) -> None:
+        """Take positions away from the tokens, for what a method puts before them.
+
+        Raises:
+            SettingsError: Fewer than three would be left: two special tokens and one word.
+        """
+        if self._positions - positions < 3:
+            raise SettingsError(
+                f"{positions} vectors before the tokens leave no room for a text: the encoder "
+                f"{self.name!r} has {self.anatomy.max_length} positions; take fewer vectors."
+            )
+        self._positions -= positions
+        if self.tokenizer is not None:
+            longest = min(self.tokenizer.model_max_length, self._positions)
+            self.tokenizer.model_max_length = longest
 
     @cached_property
     def fingerprint(self) -> str:
@@ -300,7 +318,51 @@ def load_encoder(name: str, *, attention: str = "sdpa", random_weights: bool = F
             "$PEFTLAB_MODELS/<owner>/<name> to work offline."
         ) from error
     backbone.eval()
-    return Encoder(name, backbone, tokenizer, _pooling(source), random_weights=random_weights)
+    return Encoder(
+        name,
+        backbone,
+        tokenizer,
+        _pooling(source),
+        random_weights=random_weights,
+        source=None if random_weights else source,
+    )
+
+
+#: Tensors of a language-model head, and what they are called in BERT's and in RoBERTa's.
+_DECODERS = {
+    "dense.weight": ("cls.predictions.transform.dense.weight", "lm_head.dense.weight"),
+    "dense.bias": ("cls.predictions.transform.dense.bias", "lm_head.dense.bias"),
+    "norm.weight": ("cls.predictions.transform.LayerNorm.weight", "lm_head.layer_norm.weight"),
+    "norm.bias": ("cls.predictions.transform.LayerNorm.bias", "lm_head.layer_norm.bias"),
+    "bias": ("cls.predictions.bias", "lm_head.bias"),
+}
+
+
+def language_model_head(encoder: Encoder) -> dict[str, torch.Tensor] | None:
+    """Read the head for masked language modelling that was pretrained with an encoder.
+
+    Args:
+        encoder: As :func:`load_encoder` has made it.
+
+    Returns:
+        Its transform (``dense``, ``norm``) and the words' ``bias``, fp32. The word vectors are the
+        encoder's own. None if the checkpoint has no such head, or one with word vectors of its own,
+        or if the weights come from no checkpoint.
+    """
+    from transformers import AutoModelForMaskedLM
+
+    if encoder.source is None:
+        return None
+    with _quiet_loading(), torch.random.fork_rng(devices=[]):
+        whole, found = AutoModelForMaskedLM.from_pretrained(
+            encoder.source, dtype=torch.float32, output_loading_info=True
+        )
+    tensors = whole.state_dict()
+    names = {ours: next(n for n in theirs if n in tensors) for ours, theirs in _DECODERS.items()}
+    missing = set(names.values()) & set(found["missing_keys"])
+    if missing or not whole.config.tie_word_embeddings:
+        return None
+    return {ours: tensors[name] for ours, name in names.items()}
 
 
 def _tokenizer(source: str) -> PreTrainedTokenizerBase:

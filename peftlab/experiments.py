@@ -52,6 +52,9 @@ class TaskEntry(Strict):
     Attributes:
         name: Short name, or a folder with the user's own data.
         kind: Needed for a folder only, as are ``options``; see :func:`peftlab.task`.
+        of: Names of tasks that are learnt together; ``name`` is then any name. The limits are those
+            of all their rows, in proportion.
+        temperature: Of the sampling of these tasks; see :class:`peftlab.tasks.multi.MultiTask`.
         without: Labels of methods that are left out, such as ``majority`` for questions.
         train, dev, test: Most rows of each split; None means all.
         transfer: Tasks to score the trained model on; None takes the experiment's.
@@ -61,6 +64,8 @@ class TaskEntry(Strict):
     name: str
     kind: str | None = None
     options: dict[str, Any] = Field(default={})
+    of: list[str] = Field(default=[])
+    temperature: float = Field(default=1.0, ge=1)
     without: list[str] = Field(default=[])
     train: PositiveInt | None = None
     dev: PositiveInt | None = None
@@ -71,7 +76,9 @@ class TaskEntry(Strict):
     @property
     def how(self) -> dict[str, Any]:
         """The options with which :func:`peftlab.task` opens it."""
-        return self.options | ({} if self.kind is None else {"kind": self.kind})
+        how = self.options | ({} if self.kind is None else {"kind": self.kind})
+        how |= {"of": self.of} if self.of else {}
+        return how | ({} if self.temperature == 1 else {"temperature": self.temperature})
 
     @property
     def limits(self) -> dict[str, int]:
@@ -249,14 +256,21 @@ def open_task(name: str, options: Mapping[str, JsonValue]) -> Task:
 
     Args:
         name: Short name or folder.
-        options: See :func:`peftlab.task`; a list stands for a tuple.
+        options: See :func:`peftlab.task`; a list stands for a tuple. Or ``of``, the names of tasks
+            that are learnt together, and their ``temperature``.
 
     Raises:
         UnknownNameError: There is no such data set or option.
     """
     from peftlab.tasks import task
+    from peftlab.tasks.multi import MultiTask
 
     chosen: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    if "of" in chosen:
+        for option in chosen.keys() - {"of", "temperature"}:
+            raise unknown("option of a task made of tasks", option, ("of", "temperature"))
+        of = [task(each) for each in chosen.pop("of")]
+        return MultiTask(of, name=name, **chosen)
     return task(name, **chosen)
 
 

@@ -22,7 +22,7 @@ from peftlab.files import replacing
 from peftlab.methods.base import Foreign, Library, Method
 
 if TYPE_CHECKING:
-    from peftlab.encoders import Anatomy
+    from peftlab.encoders import Anatomy, Encoder
     from peftlab.models import Model
 
 CONFIG = "adapter_config.json"
@@ -39,54 +39,79 @@ ADAPTERS_RELEASE = "adapters.1.3.0"
 #: Settings of theirs that change nothing once the weights are loaded …
 MOOT = {
     *("auto_mapping", "base_model_name_or_path", "dtype", "ensure_weight_tying", "inference_mode"),
-    *("init_lora_weights", "init_weights", "init_weights_seed", "megatron_core", "peft_version"),
+    *("init_ia3_weights", "init_lora_weights", "init_weights", "init_weights_seed"),
+    *("megatron_core", "peft_version"),
     *("qalora_group_size", "revision", "task_type"),
+    *("prompt_init", "prompt_init_text", "prompt_tuning_init", "prompt_tuning_init_text"),
+    *("tokenizer_kwargs", "tokenizer_name_or_path"),
+    # … or nothing in an encoder, or where its outputs stand …
+    *("combine", "cross_prefix", "encoder_prefix", "num_transformer_submodules"),
     *("factorized_phm_W", "factorized_phm_rule", "hypercomplex_nonlinearity", "learn_phm"),
     *("phm_bias", "phm_c_init", "phm_dim", "phm_init_range", "phm_rank"),
     *("shared_W_phm", "shared_phm_rule"),
     # … or say which tensors there are, which is checked by the tensors
     *("attn_matrices", "exclude_modules", "layers_pattern", "layers_to_transform"),
-    *("modules_to_save", "target_modules"),
+    *("encoder_hidden_size", "feedforward_modules", "modules_to_save", "prefix_projection"),
+    *("target_modules",),
+    # … or are refused by the method where they say what it does not have
+    *("alpha_pattern", "rank_pattern"),
 }
+#: … or nothing in an adapter that is parallel to a sublayer and so reads neither result nor norm.
+MOOT_IN_PARALLEL = {"adapter_residual_before_ln", "original_ln_before", "residual_before_ln"}
 
 
 def write(model: Model, folder: Path, library: Library) -> Path:
     """Write a model's method as another library reads it; see :func:`peftlab.checkpoints.save`."""
+    return write_method(model.encoder, model.method.flat, model.method_state(), folder, library)
+
+
+def write_method(
+    encoder: Encoder,
+    method: Method,
+    state: Mapping[str, Tensor],
+    folder: Path,
+    library: Library,
+    name: str = NAME,
+) -> Path:
+    """Write a method with its tensors, by their paths in the backbone, under a name."""
     from safetensors.torch import save_file
 
-    written = model.method.flat.to_library(library, model.encoder.anatomy)
+    written = method.to_library(library, encoder.anatomy)
     if written is None:
         raise CheckpointError(
-            f"The library {library} cannot hold the method {model.method}: save it in another "
-            "format."
+            f"The library {library} cannot hold the method {method}: save it in another format."
         )
     config: Any = written.config
     if library == "adapters":
-        backbone: Any = model.backbone.config
-        config = {
-            "config": config,
-            "hidden_size": backbone.hidden_size,
-            "model_class": type(model.backbone).__name__,
-            "model_name": model.encoder.name,
-            "model_type": backbone.model_type,
-            "name": NAME,
-            "version": ADAPTERS_RELEASE,
-        }
+        config = described(encoder, name) | {"config": config}
         prefix = ""
     else:
-        config = {"base_model_name_or_path": model.encoder.name} | config
+        config = {"base_model_name_or_path": encoder.name} | config
         prefix = "base_model.model."
-    names = _pieces(written, NAME)
-    renamed = {_renamed(name, names): tensor for name, tensor in model.method_state().items()}
+    names = _pieces(written, name)
+    packed = written.pack({_renamed(prefix + bare(name), names): t for name, t in state.items()})
     tensors = {
-        prefix + name: tensor.detach().cpu().clone()
-        for name, tensor in written.pack(renamed).items()
+        path.replace("{name}", name): tensor.detach().cpu().clone()
+        for path, tensor in packed.items()
     }
     with replacing(folder / WEIGHTS[library][0]) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
     with replacing(folder / CONFIG) as temporary:
         temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return folder
+
+
+def described(encoder: Encoder, name: str) -> dict[str, Any]:
+    """Return what ``adapters`` says of the encoder beside an adapter's settings."""
+    backbone: Any = encoder.backbone.config
+    return {
+        "hidden_size": backbone.hidden_size,
+        "model_class": type(encoder.backbone).__name__,
+        "model_name": encoder.name,
+        "model_type": backbone.model_type,
+        "name": name,
+        "version": ADAPTERS_RELEASE,
+    }
 
 
 def read(folder: Path, anatomy: Anatomy) -> tuple[Method, dict[str, Tensor]]:
@@ -97,8 +122,8 @@ def read(folder: Path, anatomy: Anatomy) -> tuple[Method, dict[str, Tensor]]:
         anatomy: Of the encoder that it shall be loaded into.
 
     Returns:
-        The method, and its tensors under our names. Tensors outside the encoder's layers, such as a
-        head, are left out with a warning.
+        The method in its flat form, and its tensors under our names, made :func:`bare`. Tensors outside the encoder's
+        layers and embeddings, such as a head, are left out with a warning.
 
     Raises:
         CheckpointError: The files are damaged, or the method or one of its settings is not ours.
@@ -116,11 +141,17 @@ def read(folder: Path, anatomy: Anatomy) -> tuple[Method, dict[str, Tensor]]:
         config["alpha"] = config["r"]  # as adapters itself does
     method, written = _method(library, config, anatomy, folder)
     back = {theirs: ours for ours, theirs in _pieces(written, name).items()}
+    weights = weights_in(folder, WEIGHTS[library])
+    try:
+        unpacked = written.unpack(weights)
+    except (KeyError, RuntimeError) as error:  # a tensor is missing, or has another size
+        raise CheckpointError(f"The checkpoint {folder} is damaged ({error}).") from error
     tensors, others = {}, []
-    for key, tensor in written.unpack(_weights(folder, library)).items():
-        inside = re.search(r"(?:^|\.)((?:encoder\.layer\.\d+|embeddings)\..+)$", key)
+    for key, tensor in unpacked.items():
+        path = _renamed(key, back)
+        inside = re.search(r"(?:^|\.)((?:encoder\.layer\.\d+|embeddings)\..+)$", path)
         if inside:
-            tensors["backbone." + _renamed(inside[1], back)] = tensor
+            tensors["backbone." + inside[1]] = tensor
         else:
             others.append(key)
     if others:
@@ -129,7 +160,7 @@ def read(folder: Path, anatomy: Anatomy) -> tuple[Method, dict[str, Tensor]]:
             f"{', '.join(sorted(others))}",
             stacklevel=3,
         )
-    return method, tensors
+    return method.flat, tensors
 
 
 def _method(
@@ -170,16 +201,18 @@ def _unsaid(config: Mapping[str, Any], written: Mapping[str, Any]) -> str | None
                 return unknown
             continue
         off = value in (None, False, [], {}, 0)
-        if not (key in MOOT or (value == written[key] if key in written else off)):
+        moot = MOOT | MOOT_IN_PARALLEL if config.get("is_parallel") else MOOT
+        if not (key in moot or (value == written[key] if key in written else off)):
             return key
     return None
 
 
-def _weights(folder: Path, library: Library) -> dict[str, Tensor]:
+def weights_in(folder: Path, names: tuple[str, str]) -> dict[str, Tensor]:
+    """Read the tensors in a folder; its file has the first name, or the second if pickled."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    safe, pickled = (folder / name for name in WEIGHTS[library])
+    safe, pickled = (folder / name for name in names)
     path = safe if safe.is_file() else pickled
     try:
         if path == safe:
@@ -193,6 +226,11 @@ def _weights(folder: Path, library: Library) -> dict[str, Tensor]:
         raise CheckpointError(f"The checkpoint {path} is damaged ({error}).") from error
     except Exception as error:  # torch's unpickler has no common class for what it refuses
         raise CheckpointError(f"The checkpoint {path} holds more than tensors: {error}") from error
+
+
+def bare(path: str) -> str:
+    """Return a path as it is without sites, which only one of the libraries has at a place."""
+    return path.replace(".original.", ".")
 
 
 def _pieces(written: Foreign, name: str) -> dict[str, str]:

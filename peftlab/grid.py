@@ -213,7 +213,8 @@ class Executor:
         shared: dict[str, Any] = {k: v for k, v in limits.items() if k == "test"}
         with clock("load"):
             task = self.task(run.task, run.task_options).limit(**limits)
-            transfer = [self.task(n, run.task_options).limit(**shared) for n in run.transfer]
+            how = {} if "of" in run.task_options else run.task_options
+            transfer = [self.task(n, how).limit(**shared) for n in run.transfer]
         if run.method["name"] == MAJORITY:
             return majority(run, task, transfer, clock)
         return _train(run, task, transfer, folder, clock)
@@ -275,7 +276,9 @@ def majority(run: RunSettings, task: Task, transfer: list[Task], clock: Phases) 
         metrics["dev"] = tasks.majority(task, "dev").metrics
         for name, each in {"test": task, **{other.name: other for other in transfer}}.items():
             found = tasks.majority(each, "test", train=task)
-            metrics[name], scores[name] = found.metrics, found.example_scores
+            metrics[name] = found.metrics
+            for part, its in (found.parts or {name: found}).items():
+                metrics[part], scores[part] = its.metrics, its.example_scores
     return Record(
         id=run.id,
         settings=run,

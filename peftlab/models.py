@@ -6,7 +6,7 @@ nothing; saving and loading are in :mod:`peftlab.checkpoints`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +19,7 @@ from peftlab.encoders import Encoder, load_encoder
 from peftlab.errors import MergeError, SettingsError
 from peftlab.methods import sites
 from peftlab.methods.base import Method
+from peftlab.tasks.multi import Heads, MultiTask, joined, members
 
 if TYPE_CHECKING:
     from peftlab.checkpoints import Format
@@ -35,15 +36,17 @@ class Output(NamedTuple):
 
 
 class Model(nn.Module):
-    """An encoder with a method attached and a head on top.
+    """An encoder with a method attached and a head on top, or a head for each of several tasks.
 
     Made by :func:`model`. Taught in the chapter on full fine-tuning.
 
     Attributes:
         encoder: The encoder; its backbone carries the method's parts.
         method: The method's settings.
-        head: The task's head.
-        task: The task that the head was made for.
+        head: The task's head; for several tasks :class:`peftlab.tasks.multi.Heads`.
+        task: The task that the head was made for; several are one
+            :class:`peftlab.tasks.multi.MultiTask`.
+        runs: Ids of the runs that trained it, oldest first.
         seed: Decided every initial weight that was not loaded.
         options: What was asked of :func:`model` that is not its default, for the record.
     """
@@ -52,7 +55,7 @@ class Model(nn.Module):
         self,
         encoder: Encoder,
         method: Method,
-        head: Head,
+        head: Head | Heads,
         task: Task,
         *,
         seed: int = 0,
@@ -61,6 +64,7 @@ class Model(nn.Module):
         super().__init__()
         self.seed = seed
         self.options = dict(options or {})
+        self.runs: list[str] = []
         self.encoder = encoder
         self.method = method
         self.task = task
@@ -73,7 +77,8 @@ class Model(nn.Module):
 
         Args:
             batch: ``input_ids`` and ``attention_mask`` [batch, length], ``token_type_ids`` where
-                the tokenizer makes them, ``labels`` as the head wants them (optional).
+                the tokenizer makes them, ``labels`` as the head wants them (optional), ``task`` if
+                there are several heads: the one that the rows are of.
 
         Returns:
             Logits and, with labels, the mean loss.
@@ -171,7 +176,7 @@ class Model(nn.Module):
 
 def model(
     encoder: str | Encoder,
-    task: Task,
+    task: Task | Sequence[Task],
     method: Method | str | Mapping[str, Any],
     *,
     seed: int = 0,
@@ -187,7 +192,7 @@ def model(
 
     Args:
         encoder: A hub id, a folder, ``"pocket"``, or an encoder that no model was made of yet.
-        task: The task that the head is for.
+        task: The task that the head is for, or several tasks, which get a head each.
         method: Settings such as ``pl.LoRA(rank=8)``, a preset name such as ``"lora-8"``, or plain
             settings.
         seed: Decides every initial weight that is not loaded.
@@ -205,6 +210,7 @@ def model(
         OfflineError: The encoder is not here and the hub cannot be reached.
     """
     settings = methods.get(method)
+    task = joined(task)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if isinstance(encoder, str):
@@ -217,10 +223,50 @@ def model(
         encoder.backbone.requires_grad_(False)
         settings.attach(encoder)
         head = task.head(encoder.anatomy.hidden_size, pooling or encoder.pooling, dropout)
+        head.bind(encoder)
     asked = {"attention": attention, "pooling": pooling, "dropout": dropout}
     usual = {"attention": "sdpa", "pooling": None, "dropout": 0.1}
     options = {name: value for name, value in asked.items() if value != usual[name]}
     return Model(encoder, settings, head, task, seed=seed, options=options).eval()
+
+
+def add_task(model: Model, task: Task, *, seed: int | None = None) -> Model:
+    """Give a model a head for one more task; all other weights stay as they are.
+
+    Trained on the new task with a share of the old ones' rows, it learns the one and keeps the
+    others: ``train(model, [new, *(task.share(1 / 5) for task in old)])``. Source: Mundra et al.
+    (arXiv 2305.07491), released code (adding a task). Taught in the chapter on multi-task training.
+
+    Args:
+        model: With one head or several; is changed.
+        task: Has a name that no head of the model has.
+        seed: Decides the new head's initial weights; by default the model's.
+
+    Returns:
+        The model itself.
+
+    Raises:
+        SettingsError: The model has a head for a task of that name.
+    """
+    old = members(model.task)
+    temperature = model.task.temperature if isinstance(model.task, MultiTask) else 1.0
+    every = MultiTask([*old, task], temperature=temperature)  # refuses a name that is there
+    if not isinstance(model.head, Heads):
+        model.head = Heads({model.task.name: model.head})
+    seed = model.seed if seed is None else seed
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = task.head(
+            model.encoder.anatomy.hidden_size,
+            model.options.get("pooling") or model.encoder.pooling,
+            model.options.get("dropout", 0.1),
+        )
+        head.bind(model.encoder)
+    weight = next(model.head.parameters())
+    model.head.extended(task.name, head.to(weight.device, weight.dtype).train(model.training))
+    model.task = every
+    model.options["added"] = [*model.options.get("added", []), [task.name, seed]]
+    return model
 
 
 @dataclass(frozen=True)
@@ -231,7 +277,7 @@ class Summary:
         trainable: Parameters of the method that get gradients.
         stored: Parameters that must be saved for the method.
         inference: Parameters that the unmerged method adds to the encoder.
-        head: Parameters of the head, all trained and stored too.
+        head: Parameters of the head, all stored too, and trained unless it came with the encoder.
         backbone: Parameters of the bare encoder.
         lowest_trained_layer: The backward pass stops here; 0 is the lowest layer, -1 the
             embeddings, the number of layers means only the head.
@@ -276,10 +322,7 @@ def summary(model: Model) -> Summary:
     """
     if model.merged:
         raise MergeError("A merged model cannot be summed up: call unmerge() first.")
-    in_parts = {
-        id(p): p.numel() for _, part in sites.parts(model.backbone) for p in part.parameters()
-    }
-    everything = {id(p): p for p in model.backbone.parameters()}
+    parts = [part for _, part in sites.parts(model.backbone)]
     trained = [n for n, p in model.backbone.named_parameters() if p.requires_grad]
     layers = model.encoder.anatomy.layers
     lowest = len(layers)
@@ -293,9 +336,13 @@ def summary(model: Model) -> Summary:
     return Summary(
         trainable=sum(sizes[n] for n in trained),
         stored=sum(t.numel() for t in model.method_state().values()),
-        inference=sum(in_parts.values()),
-        head=sum(p.numel() for p in model.head.parameters()),
-        backbone=sum(p.numel() for p in everything.values()) - sum(in_parts.values()),
+        inference=sum(_size(part.flat()) for part in parts),
+        head=_size(model.head),
+        backbone=_size(model.backbone) - sum(map(_size, parts)),
         lowest_trained_layer=lowest,
         layers=len(layers),
     )
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

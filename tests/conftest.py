@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from peftlab.encoders import Encoder, encoder_from, load_encoder
+from peftlab.encoders import Encoder, load_encoder
+from peftlab.shapes import shape
 
 MODEL_TYPES = ("bert", "roberta", "xlm-roberta")
 WORDS = (
@@ -22,6 +23,19 @@ WORDS = (
     *("dog", "cat", "house", "film", "book", "river", "town", "child", "song", "garden"),
     *("is", "was", "sees", "likes", "reads", "finds", "sings", "walks", "and", "not", "."),
 )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let ``--support FILE`` collect the outcomes of the support tests."""
+    parser.addoption("--support", metavar="FILE", help="merge the support tests' outcomes into it")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Collect them if that was asked for."""
+    if path := config.getoption("--support"):
+        from tests.recording import Recorder
+
+        config.pluginmanager.register(Recorder(Path(path).resolve()))
 
 
 def tiny_tokenizer(model_type: str) -> Any:
@@ -58,16 +72,16 @@ def tiny_tokenizer(model_type: str) -> Any:
 
 
 def tiny_config(model_type: str, **changes: Any) -> Any:
-    """Return the configuration of a three-layer encoder, 32 wide."""
+    """Return the configuration of a three-layer encoder, 128 wide."""
     from transformers import AutoConfig
 
     bert = model_type == "bert"
     sizes = {
         "vocab_size": 5 + len(WORDS),
-        "hidden_size": 32,
+        "hidden_size": 128,
         "num_hidden_layers": 3,
         "num_attention_heads": 4,
-        "intermediate_size": 64,
+        "intermediate_size": 192,
         "max_position_embeddings": 64 if bert else 66,
         "type_vocab_size": 2 if bert else 1,
         "pad_token_id": 0 if bert else 1,
@@ -134,27 +148,7 @@ def meta_encoder() -> Callable[[str], Encoder]:
     """Return a function from a model's name to an encoder of its true shape, without weights."""
 
     def make(name: str) -> Encoder:
-        shapes = {
-            "bert-base-uncased": ("bert", 30522, 512, 2),
-            "roberta-base": ("roberta", 50265, 514, 1),
-            "xlm-roberta-base": ("xlm-roberta", 250002, 514, 1),
-        }
-        family, words, positions, types = shapes[name]
-        from transformers import AutoModel
-
-        config = tiny_config(
-            family,
-            vocab_size=words,
-            hidden_size=768,
-            num_hidden_layers=12,
-            num_attention_heads=12,
-            intermediate_size=3072,
-            max_position_embeddings=positions,
-            type_vocab_size=types,
-        )
-        with torch.device("meta"):
-            backbone = AutoModel.from_config(config, add_pooling_layer=False)
-        return encoder_from(backbone, None, name=name)
+        return shape(name.removesuffix("-uncased"))
 
     return make
 
@@ -179,6 +173,13 @@ def toy_task(rows: list[dict[str, Any]]) -> Any:
     import peftlab as pl
 
     return pl.task({"train": rows, "dev": rows, "test": rows}, kind="classification", name="toy")
+
+
+@pytest.fixture
+def inputs(make_encoder: Callable[..., Encoder], model_type: str, rows: Any) -> dict[str, Any]:
+    """Those sentences as a padded batch of ids, without labels."""
+    tokenizer: Any = make_encoder(model_type).tokenizer
+    return dict(tokenizer([row["text"] for row in rows], padding=True, return_tensors="pt"))
 
 
 @pytest.fixture

@@ -27,9 +27,11 @@ class Part(nn.Module):
     Attributes:
         rates: Own peak learning rates, by the names of the part's parameters; the others train at
             the run's rate.
+        active: Whether a block's output passes through it (see :class:`OutputSite`).
     """
 
     rates: Mapping[str, float] = MappingProxyType({})
+    active: bool = True
 
     def flat(self) -> Part:
         """Return the part as it is stored and served.
@@ -119,12 +121,14 @@ class Method(ABC):
         paper: Citation key of its source in the book's bibliography.
         chapter: The page of the book that teaches it.
         cannot: What does not work with it: a check of :mod:`peftlab.support` → the reason.
+        partial: Whether a training step may leave some of its parameters without a gradient.
     """
 
     name: ClassVar[str]
     paper: ClassVar[str]
     chapter: ClassVar[str]
     cannot: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    partial: ClassVar[bool] = False
 
     @property
     def mergeable(self) -> bool:
@@ -135,6 +139,11 @@ class Method(ABC):
     def starts_at_zero(self) -> bool:
         """Whether the encoder's output is unchanged before training."""
         return True
+
+    @property
+    def extra_tokens(self) -> int:
+        """How many vectors the method puts before the tokens, for the whole encoder to work on."""
+        return 0
 
     @property
     def flat(self) -> Method:

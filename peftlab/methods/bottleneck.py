@@ -1,107 +1,89 @@
 """Bottleneck adapters: small feed-forward networks inside the layers of a frozen encoder.
 
-One class does the arithmetic that all bottleneck adapters share; a subclass says where it stands.
-Here is the sequential adapter of Pfeiffer et al., one a layer.
+One settings class for the whole family: where the networks stand, how wide they are, how they
+start. What they compute is in :mod:`peftlab.methods.bottleneck_parts`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from torch import Tensor, nn
-
-from peftlab.errors import SettingsError, unknown
-from peftlab.methods.base import Counts, Foreign, Library, Method, Part
+from peftlab.errors import SettingsError
+from peftlab.methods.activations import ACTIVATIONS, activation
+from peftlab.methods.base import Counts, Foreign, Library, Method, Tensors
+from peftlab.methods.bottleneck_parts import (
+    INITS,
+    BapnaPart,
+    Bottleneck,
+    HoulsbyPart,
+    ParallelPart,
+    PfeifferPart,
+    Scale,
+)
 from peftlab.methods.checks import check_leave_out, check_rate
+from peftlab.methods.gates import Gate, Gating, check_gating
 from peftlab.methods.registry import preset, register
 from peftlab.methods.sites import output_site
 
 if TYPE_CHECKING:
     from peftlab.encoders import Anatomy, Encoder
 
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
-    "gelu": nn.GELU,
-    "gelu_new": partial(nn.GELU, approximate="tanh"),
-    "silu": nn.SiLU,
-    "swish": nn.SiLU,
-    "tanh": nn.Tanh,
+Placement = Literal["pfeiffer", "houlsby", "bapna"]
+PLACEMENTS: dict[str, type[Bottleneck]] = {
+    "pfeiffer": PfeifferPart,
+    "houlsby": HoulsbyPart,
+    "bapna": BapnaPart,
 }
-INITS = ("bert", "zero")
-
-
-class Bottleneck(Part):
-    r"""The arithmetic of a bottleneck adapter without its residual connection.
-
-    :math:`\mathrm{bn}(z) = \mathrm{drop}(W_{up}\,f(W_{down} z + b_{down}) + b_{up})` with
-    :math:`W_{down} \in R^{m \times d}` and :math:`W_{up} \in R^{d \times m}`.
-    """
-
-    def __init__(self, d: int, m: int, activation: str, dropout: float, init: str) -> None:
-        super().__init__()
-        self.down = nn.Linear(d, m)
-        self.activation = ACTIVATIONS[activation]()
-        self.up = nn.Linear(m, d)
-        self.dropout = nn.Dropout(dropout)
-        for linear in (self.down, self.up):
-            nn.init.normal_(linear.weight, std=0.02)
-            nn.init.zeros_(linear.bias)
-        if init == "zero":
-            nn.init.zeros_(self.up.weight)
-
-    def transform(self, z: Tensor) -> Tensor:
-        """Map z [..., d] to bn(z) [..., d]."""
-        return cast(Tensor, self.dropout(self.up(self.activation(self.down(z)))))
-
-
-class PfeifferPart(Bottleneck):
-    """A bottleneck between a block's result and the block's LayerNorm."""
-
-    def forward(self, h: Tensor, x: Tensor, norm: nn.Module) -> Tensor:
-        """Return h + bn(LN(h + x)).
-
-        Args:
-            h: Result of the feed-forward part [batch, length, d].
-            x: Its input, the residual [batch, length, d].
-            norm: The block's own LayerNorm, which :class:`OutputSite` applies again afterwards.
-        """
-        return h + self.transform(norm(h + x))
 
 
 @register
 @dataclass(frozen=True)
 class Adapter(Method):
-    r"""The adapter of Pfeiffer et al.: one bottleneck a layer, after the feed-forward part.
+    r"""A bottleneck adapter; by default that of Pfeiffer et al., one a layer.
 
-    With :math:`h` the result of a layer's feed-forward part, :math:`x` its input, and LN the
-    pretrained (frozen) LayerNorm, all [batch, length, d]:
+    With :math:`h` the result of a sublayer (attention or feed-forward part), :math:`x` its input,
+    LN the pretrained (frozen) LayerNorm that closes it, all [batch, length, d], and the bottleneck
 
-    .. math::
+    .. math:: bn(z) = G(z)\,s\,(W_{up}\,f(W_{down} z + b_{down}) + b_{up})
 
-        z = LN(h + x), \qquad
-        h' = h + W_{up}\,f(W_{down} z + b_{down}) + b_{up}, \qquad
-        y = LN(h' + x)
+    the sublayer's output is
 
-    so the adapter's own residual is taken before LN, and LN is used twice. There are
-    :math:`2dm + m + d` parameters a layer.
+    ================ ============================= =====================================
+    placement        where                         output
+    ================ ============================= =====================================
+    ``"pfeiffer"``   after the feed-forward part   LN(h + bn(LN(h + x)) + x)
+    ``"houlsby"``    after both sublayers          LN(h + bn(h) + x)
+    ``"bapna"``      behind the layer              z + bn(LNb(z)), z = LN(h + x)
+    any, parallel    as Pfeiffer's or Houlsby's    LN(h + bn(x) + x)
+    ================ ============================= =====================================
+
+    where LNb is a LayerNorm of the adapter's own. There are :math:`2dm + m + d` parameters a
+    bottleneck; LNb has :math:`2d` more, a gate :math:`d + 1`, a learned scale 1 or d.
 
     Source: Pfeiffer et al. 2021, AdapterFusion (arXiv 2005.00247), section 3.2.1 and appendix A;
-    the released code is ``SeqBnConfig`` of ``adapters``. Taught in the chapter on the bottleneck
-    adapter.
+    Houlsby et al. 2019 (arXiv 1902.00751); Bapna and Firat 2019 (arXiv 1909.08478); the parallel,
+    scaled form is of He et al. 2022 (arXiv 2110.04366). The released code of all is ``BnConfig`` of
+    ``adapters``; there Houlsby's is ``DoubleSeqBnConfig``, with the LayerNorms frozen. Taught in
+    the chapter on bottleneck adapters.
 
     Attributes:
-        reduction_factor: :math:`d / m`; the bottleneck is :math:`m = \lfloor d/r \rfloor` wide, 1
-            at least.
+        reduction_factor: :math:`d / m`; the bottleneck is :math:`m = \lfloor d/r \rfloor` wide.
         bottleneck_size: :math:`m` itself; if given, ``reduction_factor`` is not used.
-        activation: :math:`f`, one of :data:`ACTIVATIONS`.
+        activation: :math:`f`, see :func:`peftlab.methods.activations.activation`.
         dropout: On the bottleneck's result, in training. The released code has none.
-        init: ``"bert"``, as released: both weights from N(0, 0.02²), biases 0, so that the
-            encoder's output changes a little (*near* identity). ``"zero"``: :math:`W_{up} = 0`, so
-            that it does not change at all.
+        init: ``"bert"``, as released: both weights from N(0, 0.02²), so that the encoder's output
+            changes a little (*near* identity). ``"houlsby"``: N(0, 0.01²), cut at two standard
+            deviations. ``"zero"``: :math:`W_{up} = 0`, so that it does not change at all.
+            ``"mam"``, as released with the scaled parallel adapter: :math:`W_{up} = 0` too, and
+            :math:`W_{down}` from U(-1/√d, 1/√d). Biases are 0 in all.
         leave_out: Indices of layers that get no adapter, 0 is the lowest.
+        placement: Where it stands.
+        parallel: Whether it reads the sublayer's input instead of its result.
+        scale: :math:`s`: a number, ``"learned"`` (one a bottleneck, from 1) or ``"channel"`` (d of
+            them, from 1).
+        gate: :math:`G`, see :class:`peftlab.methods.gates.Gate`. It reads :math:`z` (before LNb).
     """
 
     name: ClassVar[str] = "adapter"
@@ -114,6 +96,10 @@ class Adapter(Method):
     dropout: float = 0.0
     init: str = "bert"
     leave_out: tuple[int, ...] = ()
+    placement: Placement = "pfeiffer"
+    parallel: bool = False
+    scale: Scale = 1.0
+    gate: Gating = "none"
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -123,92 +109,167 @@ class Adapter(Method):
             )
         if self.bottleneck_size is not None and self.bottleneck_size < 1:
             raise SettingsError(f"bottleneck_size is {self.bottleneck_size}: give 1 or more.")
-        if self.activation not in ACTIVATIONS:
-            raise unknown("activation", self.activation, ACTIVATIONS)
-        if self.init not in INITS:
-            raise SettingsError(f"init is {self.init!r}: choose one of {', '.join(INITS)}.")
+        activation(self.activation)
         check_rate("dropout", self.dropout)
+        check_gating(self.gate)
+        for name, known in (("init", INITS), ("placement", PLACEMENTS)):
+            if getattr(self, name) not in known:
+                raise SettingsError(
+                    f"{name} is {getattr(self, name)!r}: choose one of {', '.join(known)}."
+                )
+        if self.parallel and self.placement == "bapna":
+            raise SettingsError(
+                "An adapter behind the layer (placement 'bapna') has no sublayer to be parallel "
+                "to: choose placement='houlsby' or 'pfeiffer', or parallel=False."
+            )
+        learned = self.scale in ("learned", "channel")
+        if not learned and (not isinstance(self.scale, int | float) or self.scale == 0):
+            raise SettingsError(
+                f"scale is {self.scale!r}: give a number other than 0, 'learned' or 'channel'."
+            )
 
     @property
     def starts_at_zero(self) -> bool:
         """Whether the encoder's output is unchanged before training."""
-        return self.init == "zero"
+        return self.init in ("zero", "mam")
 
     def size(self, d: int) -> int:
-        """Return the width m of the bottleneck in an encoder of width d."""
-        return self.bottleneck_size or max(1, int(d // self.reduction_factor))
-
-    def attach(self, encoder: Encoder, suffix: str = "") -> None:
-        """Add one bottleneck to the closing block of every layer but those left out.
+        """Return the width m of the bottleneck in an encoder of width d.
 
         Raises:
-            SettingsError: A layer to leave out does not exist.
+            SettingsError: The reduction factor leaves nothing of d.
         """
-        d = encoder.anatomy.hidden_size
+        m = self.bottleneck_size or int(d // self.reduction_factor)
+        if m < 1:
+            raise SettingsError(
+                f"reduction_factor is {self.reduction_factor}, but the encoder is only {d} wide: "
+                f"give {d} or less."
+            )
+        return m
+
+    def attach(self, encoder: Encoder, suffix: str = "") -> None:
+        """Add the bottlenecks to every layer but those left out.
+
+        Raises:
+            SettingsError: A layer to leave out does not exist, or the bottleneck has no width.
+        """
         check_leave_out(self.leave_out, encoder.anatomy)
+        d = encoder.anatomy.hidden_size
+        part_class = ParallelPart if self.parallel else PLACEMENTS[self.placement]
         for layer in encoder.anatomy.layers:
-            if layer.index not in self.leave_out:
-                site = output_site(layer.output)
-                part = PfeifferPart(d, self.size(d), self.activation, self.dropout, self.init)
-                site.add(site.before, self.name + suffix, part)
+            if layer.index in self.leave_out:
+                continue
+            houlsby = self.placement == "houlsby"
+            for slot in (layer.attention_output, layer.output) if houlsby else (layer.output,):
+                gate = None if self.gate == "none" else Gate(encoder, layer, self.gate)
+                part = part_class(
+                    d, self.size(d), self.activation, self.dropout, self.init, self.scale, gate
+                )
+                site = output_site(slot)
+                places = site.after if self.placement == "bapna" else site.before
+                site.add(places, self.name + suffix, part)
+
+    def _bottlenecks(self, anatomy: Anatomy) -> int:
+        """Return how many bottlenecks there are in all."""
+        a_layer = 2 if self.placement == "houlsby" else 1
+        return a_layer * (len(anatomy.layers) - len(self.leave_out))
 
     def counts(self, anatomy: Anatomy) -> Counts:
-        """Count 2dm + m + d a layer."""
+        """Count 2dm + m + d a bottleneck, and what LNb, gate, scale and activation have."""
         d, m = anatomy.hidden_size, self.size(anatomy.hidden_size)
-        n = (len(anatomy.layers) - len(self.leave_out)) * (2 * d * m + m + d)
+        one = 2 * d * m + m + d
+        one += 2 * d * (self.placement == "bapna") + (d + 1) * (self.gate != "none")
+        one += {"learned": 1, "channel": d}.get(str(self.scale), 0)
+        one += sum(p.numel() for p in activation(self.activation).parameters())
+        n = self._bottlenecks(anatomy) * one
         return Counts(trainable=n, stored=n, inference=n)
 
     def flops(self, anatomy: Anatomy, length: int) -> int:
-        """Count 4dm a layer and token."""
+        """Count 4dm a bottleneck and token, and 2d for a gate."""
         d, m = anatomy.hidden_size, self.size(anatomy.hidden_size)
-        return (len(anatomy.layers) - len(self.leave_out)) * 4 * d * m * length
+        return self._bottlenecks(anatomy) * (4 * d * m + 2 * d * (self.gate != "none")) * length
 
     def to_library(self, library: Library, anatomy: Anatomy, suffix: str = "") -> Foreign | None:
-        """Return how ``adapters`` writes it; ``peft`` has no bottleneck adapter."""
-        if library == "peft":
+        """Return how ``adapters`` writes it.
+
+        None for ``peft``, which has no bottleneck adapter, and for rational activations, which
+        ``adapters`` does not have. It averages gates over padding, as ``gate="all"`` does.
+        """
+        if library == "peft" or self.activation not in ACTIVATIONS:
             return None
         d, factor = anatomy.hidden_size, self.reduction_factor
         if self.bottleneck_size is not None:
             m = self.bottleneck_size
             # the library divides and rounds down; the half keeps it clear of the next integer
             factor = d // m if d % m == 0 else d / (m + 0.5)
+        bapna = self.placement == "bapna"
         config = {
             "architecture": None,
-            "mh_adapter": False,
+            "mh_adapter": self.placement == "houlsby",
             "output_adapter": True,
             "reduction_factor": factor,
             "non_linearity": self.activation,
-            "original_ln_before": True,
-            "original_ln_after": True,
-            "residual_before_ln": True,
+            "original_ln_before": self.placement != "houlsby",
+            "original_ln_after": not bapna,
+            "residual_before_ln": not bapna,
             "adapter_residual_before_ln": False,
-            "ln_before": False,
+            "ln_before": bapna,
             "ln_after": False,
-            "is_parallel": False,
-            "scaling": 1.0,
+            "is_parallel": self.parallel,
+            "scaling": self.scale if isinstance(self.scale, str) else float(self.scale),
+            "use_gating": self.gate != "none",
             "dropout": self.dropout,
             "leave_out": list(self.leave_out),
             "phm_layer": False,
         }
+        place = f".{'after' if bapna else 'before'}.{self.name}{suffix}"
+        theirs = ".adapters.{name}"
         names = {
-            f".before.{self.name}{suffix}.down.": ".adapters.{name}.adapter_down.0.",
-            f".before.{self.name}{suffix}.up.": ".adapters.{name}.adapter_up.",
+            f"{place}.norm.": f"{theirs}.adapter_norm_before.",
+            f"{place}.down.": f"{theirs}.adapter_down.{int(bapna)}.",
+            f"{place}.up.": f"{theirs}.adapter_up.",
+            f"{place}.gate.linear.": f"{theirs}.gate.",
+            f"{place}.scale": f"{theirs}.scaling",
         }
-        return Foreign(config, names)
+        return Foreign(config, names, unpack=_without_aliases)
 
     @classmethod
     def from_library(
         cls, library: Library, config: Mapping[str, Any], anatomy: Anatomy
     ) -> Self | None:
-        """Read the settings of a sequential adapter of ``adapters``."""
+        """Read the settings of a bottleneck adapter of ``adapters``."""
         if library != "adapters" or "reduction_factor" not in config:
             return None
+        if config.get("phm_layer") or config.get("inv_adapter"):
+            return None
+        placement: Placement = "houlsby" if config.get("mh_adapter") else "pfeiffer"
+        if config.get("ln_before"):
+            placement = "bapna"
         return cls(
             reduction_factor=config["reduction_factor"],
             activation=config.get("non_linearity", "relu"),
             dropout=config.get("dropout", 0.0),
             leave_out=tuple(config.get("leave_out", ())),
+            placement=placement,
+            parallel=config.get("is_parallel", False),
+            scale=config.get("scaling", 1.0),
+            gate="all" if config.get("use_gating") else "none",
         )
 
 
-preset("pfeiffer-16", Adapter(reduction_factor=16))
+def _without_aliases(tensors: Tensors) -> Tensors:
+    """Leave out the second copies of LNb: to `adapters` it is also the first map down."""
+    norms = [name for name in tensors if ".adapter_norm_before." in name]
+    second = {name.replace(".adapter_norm_before.", ".adapter_down.0.") for name in norms}
+    return {name: tensor for name, tensor in tensors.items() if name not in second}
+
+
+#: The adapter that other methods are made of, if nothing else is said.
+PFEIFFER = Adapter(reduction_factor=16)
+
+preset("pfeiffer-16", PFEIFFER)
+preset("houlsby-16", Adapter(placement="houlsby", activation="swish"))
+preset("bapna-16", Adapter(placement="bapna"))
+preset("pfeiffer-parallel", Adapter(parallel=True))
+preset("houlsby-parallel", Adapter(placement="houlsby", activation="swish", parallel=True))
+preset("parallel-scaled", Adapter(reduction_factor=2, parallel=True, scale=4.0, init="mam"))

@@ -46,8 +46,17 @@ class Composed(Method):
         return sum((m.counts(anatomy) for m, _ in self.parts()), Counts(0, 0, 0))
 
     def flops(self, anatomy: Anatomy, length: int) -> int:
-        """Add up the members' FLOPs."""
-        return sum(method.flops(anatomy, length) for method, _ in self.parts())
+        """Add up the members' FLOPs; all of them work on the vectors that prompts add, too."""
+        total = 0
+        for method, _ in sorted(self.parts(), key=lambda part: -part[0].extra_tokens):
+            total += method.flops(anatomy, length)
+            length += method.extra_tokens
+        return total
+
+    @property
+    def extra_tokens(self) -> int:
+        """How many vectors the members put before the tokens."""
+        return sum(method.extra_tokens for method, _ in self.parts())
 
 
 @dataclass(frozen=True, init=False)

@@ -6,7 +6,9 @@ other method is compared with.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 from peftlab.errors import SettingsError
@@ -15,6 +17,14 @@ from peftlab.methods.registry import preset, register
 
 if TYPE_CHECKING:
     from peftlab.encoders import Anatomy, Encoder
+
+#: What does not work with methods that train the encoder's own weights, and why.
+IN_PLACE = MappingProxyType(
+    {
+        "merge": "it trains the encoder's own weights in place",
+        "several": "it changes weights of the encoder that the others share",
+    }
+)
 
 
 def layer_size(anatomy: Anatomy) -> int:
@@ -43,6 +53,7 @@ class Full(Method):
     name: ClassVar[str] = "full"
     paper: ClassVar[str] = "devlin2019bert"
     chapter: ClassVar[str] = "foundations/full-fine-tuning"
+    cannot: ClassVar[Mapping[str, str]] = IN_PLACE
 
     freeze_embeddings: bool = False
 
@@ -76,6 +87,7 @@ class HeadOnly(Method):
     name: ClassVar[str] = "head-only"
     paper: ClassVar[str] = "devlin2019bert"
     chapter: ClassVar[str] = "foundations/full-fine-tuning"
+    cannot: ClassVar[Mapping[str, str]] = MappingProxyType({"merge": "it adds nothing"})
 
     def attach(self, encoder: Encoder, suffix: str = "") -> None:
         """Do nothing: the backbone arrives frozen."""
@@ -105,6 +117,7 @@ class TopLayers(Method):
     name: ClassVar[str] = "top-layers"
     paper: ClassVar[str] = "houlsby2019adapters"
     chapter: ClassVar[str] = "foundations/full-fine-tuning"
+    cannot: ClassVar[Mapping[str, str]] = IN_PLACE
 
     layers: int = 2
 
@@ -140,4 +153,6 @@ class TopLayers(Method):
         return 0
 
 
+preset("full", Full())
 preset("full-frozen-embeddings", Full(freeze_embeddings=True))
+preset("multitask", Full())  # the same weights train, with a head for each of several tasks

@@ -22,15 +22,18 @@ class Gate(nn.Module):
     r"""A gate: :math:`G = \mathrm{mean}_t\,\sigma(w^\top x_t + b)`.
 
     The mean is over the real tokens of a text. The released code averages over padding too
-    (``over="all"``), so that there a text's gate depends on what it is batched with.
+    (``over="all"``), so that there a text's gate depends on what it is batched with. ``width`` is
+    that of what the gate reads, by default the encoder's.
 
     Source: Mao et al. 2022, UniPELT (arXiv 2110.07577), and its released code. Taught in the
     chapter on UniPELT.
     """
 
-    def __init__(self, encoder: Encoder, layer: LayerAnatomy, over: Gating) -> None:
+    def __init__(
+        self, encoder: Encoder, layer: LayerAnatomy, over: Gating, width: int | None = None
+    ) -> None:
         super().__init__()
-        self.linear = nn.Linear(encoder.anatomy.hidden_size, 1)
+        self.linear = nn.Linear(width or encoder.anatomy.hidden_size, 1)
         nn.init.normal_(self.linear.weight, std=0.02)
         nn.init.zeros_(self.linear.bias)
         self.over = over

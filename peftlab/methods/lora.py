@@ -1,12 +1,12 @@
 """LoRA: a low-rank matrix beside a frozen weight matrix, which can be added into it after training.
 
-Only plain LoRA is here. Its place is any linear map of a layer.
+Its place is any linear map of a layer; the rank can differ from layer to layer. With a gate it is
+the LoRA of UniPELT.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -16,32 +16,36 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from peftlab.encoders import LINEARS
-from peftlab.errors import SettingsError, unknown
+from peftlab.errors import SettingsError
 from peftlab.methods.base import Counts, Foreign, Library, Method, Part
-from peftlab.methods.checks import check_leave_out, check_rate
+from peftlab.methods.checks import check_leave_out, check_names, check_rate
+from peftlab.methods.gates import Gate, Gating, check_gating
+from peftlab.methods.linears import chosen, finds, path, pattern, widths
 from peftlab.methods.registry import preset, register
 from peftlab.methods.sites import linear_site
 
 if TYPE_CHECKING:
     from peftlab.encoders import Anatomy, Encoder
 
-#: The linear maps of a layer as `peft` finds them: by the path inside the layer.
-PATHS = {
-    "query": "attention.self.query",
-    "key": "attention.self.key",
-    "value": "attention.self.value",
-    "attention_output": "attention.output.dense",
-    "intermediate": "intermediate.dense",
-    "output": "output.dense",
-}
-
 
 class LoRAPart(Part):
-    r"""A low-rank map beside a linear one: :math:`y + s\,B A\,\mathrm{drop}(x)`."""
+    r"""A low-rank map beside a linear one: :math:`y + s\,B A\,\mathrm{drop}(x)`.
 
-    def __init__(self, d_in: int, d_out: int, rank: int, scale: float, dropout: float) -> None:
+    With a gate, :math:`s` is what the gate says of :math:`x`, one number a text.
+    """
+
+    def __init__(
+        self,
+        d_in: int,
+        d_out: int,
+        rank: int,
+        scale: float,
+        dropout: float,
+        gate: Gate | None = None,
+    ) -> None:
         super().__init__()
         self.scale = scale
+        self.gate = gate
         self.dropout = nn.Dropout(dropout)
         self.A = nn.Parameter(torch.empty(rank, d_in))
         self.B = nn.Parameter(torch.zeros(d_out, rank))
@@ -49,7 +53,8 @@ class LoRAPart(Part):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Add the low-rank map of x [..., d_in] to y [..., d_out]."""
-        return y + self.scale * F.linear(F.linear(self.dropout(x), self.A), self.B)
+        scale = self.scale if self.gate is None else self.gate(x)
+        return y + scale * F.linear(F.linear(self.dropout(x), self.A), self.B)
 
     def folded(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return W + s·BA; the bias stays."""
@@ -70,8 +75,14 @@ class LoRA(Method):
     A starts from U(-1/√d_in, 1/√d_in), as in the released code (the paper says "random Gaussian"),
     and B at 0, so that the encoder is unchanged before training.
 
-    Source: Hu et al. 2021 (arXiv 2106.09685), section 4.1; released code: ``loralib``. Taught in
-    the chapter on LoRA.
+    With a gate, as in UniPELT, :math:`G(x)` stands in the place of :math:`α/r`, which then has no
+    effect. Every adapted map has a gate of its own, which reads that map's input: it has
+    :math:`d_{in} + 1` parameters, so :math:`d_{ff} + 1` at ``output``. A gated LoRA cannot be
+    merged, because :math:`G` differs from text to text.
+
+    Source: Hu et al. 2021 (arXiv 2106.09685), section 4.1; released code: ``loralib``. The gate:
+    Mao et al. 2022 (arXiv 2110.07577), section 3, and its released code. Taught in the chapter on
+    LoRA.
 
     Attributes:
         rank: :math:`r`.
@@ -79,6 +90,10 @@ class LoRA(Method):
         targets: Which linear maps of each layer, out of :data:`peftlab.encoders.LINEARS`.
         dropout: On the input of the low-rank map, in training.
         leave_out: Indices of layers that get none, 0 is the lowest.
+        ranks: :math:`r` of every layer from low to high, 0 for none, in the place of ``rank`` and
+            ``leave_out``. As in `peft`, the scale :math:`α/r` takes the layer's own rank.
+        gate: ``"none"``; ``"real"``, averaged over real tokens; or ``"all"``, over padding too, as
+            released.
     """
 
     name: ClassVar[str] = "lora"
@@ -90,6 +105,8 @@ class LoRA(Method):
     targets: tuple[str, ...] = ("query", "value")
     dropout: float = 0.0
     leave_out: tuple[int, ...] = ()
+    ranks: tuple[int, ...] = ()
+    gate: Gating = "none"
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -97,143 +114,194 @@ class LoRA(Method):
             raise SettingsError(f"rank is {self.rank!r}: give a whole number of 1 or more.")
         if not self.alpha > 0:
             raise SettingsError(f"alpha is {self.alpha!r}: give a number above 0.")
-        if not self.targets or isinstance(self.targets, str):
-            raise SettingsError(
-                f"targets is {self.targets!r}: give a tuple with one or more of "
-                f"{', '.join(LINEARS)}."
-            )
-        for target in self.targets:
-            if target not in LINEARS:
-                raise unknown("linear map in a layer", target, LINEARS)
-        if len(set(self.targets)) < len(self.targets):
-            raise SettingsError(f"targets names a linear map twice: {', '.join(self.targets)}.")
+        check_names("targets", self.targets, LINEARS, "linear map in a layer")
         check_rate("dropout", self.dropout)
+        check_gating(self.gate)
+        if not all(isinstance(rank, int) and rank >= 0 for rank in self.ranks):
+            raise SettingsError(
+                f"ranks is {self.ranks!r}: give a whole number for every layer, 0 for none."
+            )
+        if self.ranks and not any(self.ranks):
+            raise SettingsError(
+                f"ranks is {self.ranks!r}: give one layer a rank above 0, or use the method "
+                "head-only."
+            )
+        if self.ranks and self.leave_out:
+            raise SettingsError(
+                "Both ranks and leave_out are given: put a 0 into ranks for a layer to leave out."
+            )
 
     @property
     def mergeable(self) -> bool:
-        """Whether the trained parts fold into the backbone's weights."""
-        return True
+        """Whether the trained parts fold into the backbone's weights: without a gate."""
+        return self.gate == "none"
 
-    def attach(self, encoder: Encoder, suffix: str = "") -> None:
-        """Add one low-rank map to each target of every layer but those left out.
+    def layer_ranks(self, anatomy: Anatomy) -> tuple[int, ...]:
+        """Return the rank in every layer from low to high, 0 where there is no LoRA.
 
         Raises:
-            SettingsError: A layer to leave out does not exist.
+            SettingsError: The encoder has another number of layers than ``ranks``, or a layer to
+                leave out does not exist.
         """
-        check_leave_out(self.leave_out, encoder.anatomy)
-        for layer in encoder.anatomy.layers:
-            if layer.index not in self.leave_out:
-                for target in self.targets:
-                    site = linear_site(layer.linears()[target])
-                    d_out, d_in = site.original.weight.shape
-                    scale = self.alpha / self.rank
-                    part = LoRAPart(d_in, d_out, self.rank, scale, self.dropout)
-                    site.add(site.parts, self.name + suffix, part)
+        layers = len(anatomy.layers)
+        if not self.ranks:
+            check_leave_out(self.leave_out, anatomy)
+            return tuple(0 if i in self.leave_out else self.rank for i in range(layers))
+        if len(self.ranks) != layers:
+            raise SettingsError(
+                f"ranks has {len(self.ranks)} numbers, but the encoder has {layers} layers: give "
+                "one number for each, 0 for none."
+            )
+        return self.ranks
+
+    def attach(self, encoder: Encoder, suffix: str = "") -> None:
+        """Add one low-rank map to each target of every layer with a rank.
+
+        Raises:
+            SettingsError: The ranks, or the layers to leave out, do not fit the encoder.
+        """
+        ranks = self.layer_ranks(encoder.anatomy)
+        for layer, rank in zip(encoder.anatomy.layers, ranks, strict=True):
+            for target in self.targets if rank else ():
+                site = linear_site(layer.linears()[target])
+                d_out, d_in = site.original.weight.shape
+                gate = None
+                if self.gate != "none":
+                    gate = Gate(encoder, layer, self.gate, width=d_in)
+                part = LoRAPart(d_in, d_out, rank, self.alpha / rank, self.dropout, gate)
+                site.add(site.parts, self.name + suffix, part)
+
+    def _maps(self, anatomy: Anatomy) -> list[tuple[int, int, int]]:
+        """Return rank, d_in and d_out of every adapted map."""
+        ranks = [rank for rank in self.layer_ranks(anatomy) if rank]
+        return [(rank, *widths(anatomy, target)) for rank in ranks for target in self.targets]
 
     def counts(self, anatomy: Anatomy) -> Counts:
-        """Count r (d_in + d_out) a map; merged, nothing is added at inference."""
-        d, wide = anatomy.hidden_size, anatomy.intermediate_size
-        ends = {
-            target: d + (wide if target in ("intermediate", "output") else d) for target in LINEARS
-        }
-        layers = len(anatomy.layers) - len(self.leave_out)
-        n = layers * self.rank * sum(ends[target] for target in self.targets)
+        """Count r (d_in + d_out) a map, and d_in + 1 for its gate; merged, nothing is added."""
+        gated = self.gate != "none"
+        n = sum(r * (d_in + d_out) + gated * (d_in + 1) for r, d_in, d_out in self._maps(anatomy))
         return Counts(trainable=n, stored=n, inference=n)
 
     def flops(self, anatomy: Anatomy, length: int) -> int:
-        """Count 2 r (d_in + d_out) a map and token; merged, nothing is left of it."""
-        return 2 * length * self.counts(anatomy).inference
+        """Count 2 r (d_in + d_out) a map and token, and 2 d_in for its gate; merged, nothing."""
+        gated = self.gate != "none"
+        products = (r * (d_in + d_out) + gated * d_in for r, d_in, d_out in self._maps(anatomy))
+        return 2 * length * sum(products)
 
     def to_library(self, library: Library, anatomy: Anatomy, suffix: str = "") -> Foreign | None:
         """Return how ``adapters`` or ``peft`` writes it.
 
-        None for ``adapters`` if the attention's output is a target: there it has no LoRA.
+        None for ``peft`` with a gate. None for ``adapters`` if the attention's output is a target
+        or if layers differ in rank, which it does not have; and if a gate is averaged over real
+        tokens, because there the same weights would be averaged over padding too.
         """
         place = f".parts.{self.name}{suffix}."
+        ranks = self.layer_ranks(anatomy)
+        layers = [i for i, rank in enumerate(ranks) if rank]
         if library == "peft":
+            if self.gate != "none":
+                return None
             return Foreign(
                 {
                     "peft_type": "LORA",
                     "r": self.rank,
                     "lora_alpha": self.alpha,
                     "lora_dropout": self.dropout,
-                    "target_modules": self._pattern(anatomy),
+                    "target_modules": pattern(layers, self.targets),
+                    "rank_pattern": {
+                        rf"layer\.{i}\..*": ranks[i] for i in layers if ranks[i] != self.rank
+                    },
                     "bias": "none",
                 },
                 {f"{place}A": ".lora_A.weight", f"{place}B": ".lora_B.weight"},
             )
-        if "attention_output" in self.targets:
+        found = {ranks[i] for i in layers}
+        if "attention_output" in self.targets or len(found) > 1 or self.gate == "real":
             return None
         attention = [t[0] for t in ("query", "key", "value") if t in self.targets]
-        return Foreign(
-            {
-                "architecture": "lora",
-                "selfattn_lora": bool(attention),
-                "intermediate_lora": "intermediate" in self.targets,
-                "output_lora": "output" in self.targets,
-                "attn_matrices": attention,
-                "leave_out": list(self.leave_out),
-                "r": self.rank,
-                "alpha": self.alpha,
-                "dropout": self.dropout,
-                "composition_mode": "add",
-                "use_gating": False,
-                "use_dora": False,
-            },
-            {f"{place}A": ".loras.{name}.lora_A", f"{place}B": ".loras.{name}.lora_B"},
-        )
+        config = {
+            "architecture": "lora",
+            "selfattn_lora": bool(attention),
+            "intermediate_lora": "intermediate" in self.targets,
+            "output_lora": "output" in self.targets,
+            "attn_matrices": attention,
+            "leave_out": [i for i, rank in enumerate(ranks) if not rank],
+            "r": found.pop(),
+            "alpha": self.alpha,
+            "dropout": self.dropout,
+            "composition_mode": "add",
+            "use_gating": self.gate == "all",
+            "use_dora": False,
+        }
+        names = {f"{place}A": ".loras.{name}.lora_A", f"{place}B": ".loras.{name}.lora_B"}
+        return Foreign(config, names | {f"{place}gate.linear.": ".loras.{name}.gate."})
 
     @classmethod
     def from_library(
         cls, library: Library, config: Mapping[str, Any], anatomy: Anatomy
     ) -> Self | None:
-        """Read the settings of a LoRA of ``adapters`` or ``peft``."""
+        """Read the settings of a LoRA of ``adapters`` or ``peft``.
+
+        Raises:
+            SettingsError: The maps of a layer differ in rank, or maps differ in alpha.
+        """
         if library == "peft" and config.get("peft_type") == "LORA":
-            layers = range(len(anatomy.layers))
-            kept = config.get("layers_to_transform")
-            kept = layers if kept is None else [kept] if isinstance(kept, int) else kept
-            found = [
-                (i, target)
-                for i in kept
-                for target in LINEARS
-                if _peft_finds(config["target_modules"], f"encoder.layer.{i}.{PATHS[target]}")
-            ]
             return cls(
                 rank=config["r"],
                 alpha=config["lora_alpha"],
                 dropout=config.get("lora_dropout", 0.0),
-                targets=tuple(t for t in LINEARS if any(t == target for _, target in found)),
-                leave_out=tuple(i for i in layers if all(i != layer for layer, _ in found)),
+                **_peft_places(config, anatomy),
             )
-        if library == "adapters" and config.get("architecture") == "lora":
-            short = config.get("attn_matrices", ["q", "v"])
-            attention = config.get("selfattn_lora", True)
-            targets = [t for t in ("query", "key", "value") if attention and t[0] in short]
-            targets += [t for t in ("intermediate", "output") if config.get(f"{t}_lora")]
+        if (
+            library == "adapters"
+            and config.get("architecture") == "lora"
+            and config.get("composition_mode", "add") == "add"
+        ):
             return cls(
                 rank=config["r"],
                 alpha=config["alpha"],
                 dropout=config.get("dropout", 0.0),
-                targets=tuple(targets),
+                targets=adapters_targets(config),
                 leave_out=tuple(config.get("leave_out", ())),
+                gate="all" if config.get("use_gating") else "none",
             )
         return None
 
-    def _pattern(self, anatomy: Anatomy) -> str:
-        """Return the pattern by which `peft` finds the targets; a list could not tell them apart.
 
-        In a list, ``output.dense`` would be found at the end of ``attention.output.dense`` too.
-        """
-        layers = "|".join(str(x.index) for x in anatomy.layers if x.index not in self.leave_out)
-        paths = "|".join(re.escape(PATHS[target]) for target in self.targets)
-        return rf".*\.layer\.({layers})\.({paths})"
+def adapters_targets(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the linear maps that a LoRA or IA3 configuration of `adapters` speaks of."""
+    short = config.get("attn_matrices", ["q", "v"]) if config.get("selfattn_lora", True) else []
+    attention = [target for target in ("query", "key", "value") if target[0] in short]
+    return (*attention, *(t for t in ("intermediate", "output") if config.get(f"{t}_lora")))
 
 
-def _peft_finds(asked: str | list[str], path: str) -> bool:
-    """Whether `peft` puts a LoRA on the module at a path; its rule for ``target_modules``."""
-    if isinstance(asked, str):
-        return asked == "all-linear" or re.fullmatch(asked, path) is not None
-    return any(path == end or path.endswith(f".{end}") for end in asked)
+def _peft_places(config: Mapping[str, Any], anatomy: Anatomy) -> dict[str, Any]:
+    """Return the settings that say where a LoRA of `peft` stands, and with which ranks."""
+    layers = range(len(anatomy.layers))
+    kept = config.get("layers_to_transform")
+    kept = layers if kept is None else [kept] if isinstance(kept, int) else kept
+    places = [(i, t) for i in kept for t in LINEARS if finds(config["target_modules"], path(i, t))]
+    found: dict[int, set[int]] = {i: set() for i in layers}
+    for i, target in places:
+        found[i].add(chosen(config.get("rank_pattern"), path(i, target), config["r"]))
+        alpha = chosen(config.get("alpha_pattern"), path(i, target), config["lora_alpha"])
+        if alpha != config["lora_alpha"]:
+            raise SettingsError(
+                f"alpha_pattern gives {path(i, target)} the alpha {alpha}, but here all maps have "
+                "one: merge it in peft, or train again"
+            )
+    for i, ranks in found.items():
+        if len(ranks) > 1:
+            raise SettingsError(
+                f"rank_pattern gives the maps of layer {i} the ranks "
+                f"{', '.join(map(str, sorted(ranks)))}, but here a layer has one: merge it in "
+                "peft, or train again"
+            )
+    targets = tuple(t for t in LINEARS if any(t == target for _, target in places))
+    by_layer = tuple(ranks.pop() if ranks else 0 for ranks in found.values())
+    if set(by_layer) - {0} == {config["r"]}:
+        return {"targets": targets, "leave_out": tuple(i for i in layers if not by_layer[i])}
+    return {"targets": targets, "ranks": by_layer}
 
 
 preset("lora-8", LoRA(rank=8, alpha=16))

@@ -14,8 +14,9 @@ from peftlab.pretraining.examples import Source
 from peftlab.pretraining.losses import sentence_loss
 from peftlab.pretraining.recipe import Recipe
 from peftlab.pretraining.stage import Losses, Stage
-from peftlab.pretraining.student import Bag, Student, mask_tokens
+from peftlab.pretraining.student import Bag, Student
 from peftlab.pretraining.teacher import pad
+from peftlab.tasks.masking import mask_tokens
 from peftlab.training.precision import autocast, resolve
 
 if TYPE_CHECKING:

@@ -126,28 +126,3 @@ def take_over(encoder: nn.Module, bag: Tensor, frequency: Tensor) -> None:
         norm.weight.fill_(gain)
     last = norms[-1]
     last.bias[-1] = -constant
-
-
-def mask_tokens(
-    ids: Tensor, special: Tensor, rate: float, mask_id: int, vocabulary: int
-) -> tuple[Tensor, Tensor]:
-    """Hide pieces for masked language modelling, as BERT does (Devlin et al. 2019, section 3.1).
-
-    Of the chosen pieces 80 % become the mask, 10 % a random piece, 10 % stay.
-
-    Args:
-        ids: [B, L].
-        special: [B, L], true where nothing may be chosen.
-        rate: Probability of being chosen.
-        mask_id: The mask's id.
-        vocabulary: Number of pieces.
-
-    Returns:
-        The changed ids, and labels that are -100 where nothing was chosen.
-    """
-    chosen = (torch.rand(ids.shape) < rate) & ~special
-    labels = ids.masked_fill(~chosen, -100)
-    what = torch.rand(ids.shape)
-    ids = torch.where(chosen & (what < 0.8), torch.full_like(ids, mask_id), ids)
-    random = torch.randint(5, vocabulary, ids.shape)
-    return torch.where(chosen & (what >= 0.9), random, ids), labels

@@ -53,10 +53,14 @@ class RunSettings(Strict):
             can be computed before anything is loaded.
         random_weights: Whether the encoder's weights were drawn, not loaded (a control).
         task: Name of the task trained on.
-        task_options: How it was opened, beyond its name (kind and fields of a user's own data).
+        task_options: How it was opened, beyond its name (kind and fields of a user's own data); of
+            several tasks that were learnt together ``of``, their names, with ``temperature`` and
+            their ``limits`` by name where there are some.
         limits: Rows asked for by split; a split that is missing here is used whole.
         model_options: What the model was built with beyond the usual: ``attention``, ``pooling``,
-            ``dropout``, and ``seed`` where it is not the training's.
+            ``dropout``, and ``seed`` where it is not the training's; of a model that was trained
+            before ``after``, the ids of those runs; of one with several heads ``heads``, unless
+            they are those of the tasks trained on, and ``added``, name and seed of later heads.
         method: Name and settings, as :meth:`peftlab.methods.base.Method.settings` gives them.
         method_label: What the table calls the method; not part of the id.
         training: Every field of :class:`peftlab.training.TrainSettings` (empty but for the seed
@@ -165,7 +169,8 @@ class Record(Strict):
         status: ``"ok"``, ``"failed"`` or ``"oom"`` (out of memory).
         error: One sentence where the status is not ok, else None.
         settings, sizes, parameters: See their classes.
-        metrics: Split (``"dev"``, ``"test"``) or name of a transfer task → metric → value.
+        metrics: Split (``"dev"``, ``"test"``), name of a transfer task, or of one of several tasks
+            that were learnt together (on its test split) → metric → value.
         main_metric: The metric that selects and is reported; higher is better.
         example_scores: As ``metrics``, one score a row, in row order; for paired statistics.
         curve: One point an optimiser step (or thinned).

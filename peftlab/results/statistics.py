@@ -32,6 +32,7 @@ COLUMNS = [
     "method",
     "trainable",
     "stored",
+    "inference",
     "metric",
     "learning_rate",
     "seeds",
@@ -211,8 +212,9 @@ def summarise(records: Iterable[Record], baseline: str = "full", split: str = "t
         split: Split or transfer task; runs without it are left out.
 
     Returns:
-        Columns ``encoder, random_weights, task, method, trainable, stored, metric, learning_rate,
-        seeds, mean, sd, low, high, difference, difference_low, difference_high, verdict, over``
+        Columns ``encoder, random_weights, task, method, trainable, stored, inference, metric,
+        learning_rate, seeds, mean, sd, low, high, difference, difference_low, difference_high,
+        verdict, over``
         (the last says what both intervals are over), ordered by number of trainable parameters
         within encoder and task.
     """
@@ -243,6 +245,7 @@ def _row(
         "method": cell.label,
         "trainable": counts.trainable if counts else None,
         "stored": counts.stored if counts else None,
+        "inference": counts.inference if counts else None,
         "metric": group[0].main_metric,
         "learning_rate": group[0].settings.learning_rate,
         "seeds": len(group),

@@ -16,6 +16,8 @@ from peftlab.tasks.base import Evaluation, Task
 from peftlab.tasks.choice import ChoiceTask
 from peftlab.tasks.classification import ClassificationTask, RegressionTask
 from peftlab.tasks.heads import Head
+from peftlab.tasks.language import LanguageModelTask
+from peftlab.tasks.multi import MultiTask, like
 from peftlab.tasks.questions import QuestionTask
 from peftlab.tasks.tagging import TaggingTask
 
@@ -23,7 +25,14 @@ __all__ = ["Evaluation", "Head", "Task", "majority", "names", "task"]
 
 KINDS: dict[str, type[Task]] = {
     cls.kind: cls
-    for cls in (ClassificationTask, RegressionTask, TaggingTask, QuestionTask, ChoiceTask)
+    for cls in (
+        ClassificationTask,
+        RegressionTask,
+        TaggingTask,
+        QuestionTask,
+        ChoiceTask,
+        LanguageModelTask,
+    )
 }
 
 
@@ -53,12 +62,13 @@ def task(source: str | Path | Mapping[str, Any], kind: str | None = None, **opti
 
     Args:
         source: Short name, folder, or splits.
-        kind: ``"classification"``, ``"regression"``, ``"tagging"``, ``"qa"`` or ``"choice"``, for
-            your own data.
+        kind: ``"classification"``, ``"regression"``, ``"tagging"``, ``"qa"``, ``"choice"`` or
+            ``"language-model"`` (masked language modelling), for your own data.
         options: For your own data ``name``, ``language``, the fields (``text``, ``label``;
             ``tokens``, ``tags``; ``question``, ``context``, ``answers``; ``premise``, ``choices``),
             ``labels`` and ``metrics``. For all: ``head_layers`` (1, or 2 with a tanh between), and
-            ``stride``, ``max_question``, ``max_answer`` for questions.
+            ``stride``, ``max_question``, ``max_answer`` for questions; for language models
+            ``mask_rate``, ``packed``, ``train_head``.
 
     Returns:
         The task.
@@ -167,4 +177,7 @@ def majority(of: Task, split: str = "test", train: Task | None = None) -> Evalua
         DataError: There is no train split.
     """
     rows = of.rows(split)
-    return of.score(rows, of.majority((train or of).rows("train"), rows))
+    train = train or of
+    if isinstance(train, MultiTask) and not isinstance(of, MultiTask):
+        train = like(of, train.tasks)
+    return of.score(rows, of.majority(train.rows("train"), rows))

@@ -11,7 +11,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -36,18 +36,22 @@ class Evaluation:
     Attributes:
         metrics: Fractions by name.
         example_scores: One score a row, for paired statistics: 1 or 0 (classification, choice), the
-            share of right words (tagging), F1 (questions), minus the squared error (regression).
+            share of right words (tagging) or hidden pieces (language-model), F1 (questions), minus
+            the squared error (regression).
+        parts: The evaluation of every task by name, where several were scored as one.
     """
 
     metrics: dict[str, float]
     example_scores: list[float]
+    parts: dict[str, Evaluation] = field(default_factory=dict)
 
 
 class Task(ABC):
     """Base of all kinds of task. Made by :func:`peftlab.task`.
 
     Attributes:
-        kind: ``"classification"``, ``"regression"``, ``"tagging"``, ``"qa"`` or ``"choice"``.
+        kind: ``"classification"``, ``"regression"``, ``"tagging"``, ``"qa"``, ``"choice"`` or
+            ``"language-model"``.
         name: Short name.
         language: Of the rows.
         labels: Names of the classes or tags, in the order of the logits.
@@ -102,7 +106,9 @@ class Task(ABC):
         Returns:
             Features with ``input_ids`` (a list of lists for choices), ``token_type_ids`` where the
             tokenizer makes them, ``labels`` where the row has them, and ``row``, the index of the
-            row. Other keys are for :meth:`predict`.
+            row. ``vary``, if it is there, makes of the feature and a random generator the feature
+            that a training step sees; ``targets`` are labels that the head is given when a model is
+            scored, to compare with. Other keys are for :meth:`predict`.
 
         Raises:
             SettingsError: ``max_length`` is more than the tokenizer's model takes.
@@ -234,6 +240,26 @@ class Task(ABC):
         limited._limits = (*self._limits, (sizes, seed))
         limited._rows = {}
         return limited
+
+    def share(self, train: float, seed: int = 0) -> Task:
+        """Return the same task with a share of its train split; drawn as in :meth:`limit`.
+
+        Args:
+            train: The share, such as 1/5; reads the split to know its size.
+            seed: Of the draw.
+
+        Returns:
+            A new task with one train row at least.
+
+        Raises:
+            SettingsError: The share is not above 0 and at most 1.
+        """
+        if not 0 < train <= 1:
+            raise SettingsError(
+                f"The share of the train split of {self.name!r} is {train!r}: give a number above "
+                "0 and at most 1."
+            )
+        return self.limit(train=max(1, round(train * len(self.rows("train")))), seed=seed)
 
     def evaluate(
         self, rows: Sequence[Row], features: Sequence[Feature], logits: Sequence[np.ndarray]

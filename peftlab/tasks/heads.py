@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from peftlab.errors import SettingsError, unknown
+
+if TYPE_CHECKING:
+    from peftlab.encoders import Encoder
 
 Batch = Mapping[str, Any]
 
@@ -44,13 +47,33 @@ def pool(hidden: Tensor, mask: Tensor, how: str) -> Tensor:
 
 
 class Head(nn.Module, ABC):
-    """Base of all heads. Weights are drawn from N(0, 0.02²), biases are 0.
+    """Base of all heads.
 
     Attributes:
-        settings: Plain values from which :func:`build` makes the same head again.
+        settings: Plain values that say which head it is.
     """
 
     kind: ClassVar[str]
+    settings: dict[str, Any]
+
+    def bind(self, encoder: Encoder) -> None:
+        """Take what is needed of the encoder that the head stands on; most need nothing."""
+        return
+
+    @abstractmethod
+    def forward(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """Turn hidden states [batch, length, d] into logits."""
+
+    @abstractmethod
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Return the mean loss over the batch, computed in fp32."""
+
+
+class LinearHead(Head):
+    """One or two linear maps; weights are drawn from N(0, 0.02²), biases are 0.
+
+    :func:`build` makes the same head again from its settings.
+    """
 
     def __init__(
         self,
@@ -66,7 +89,7 @@ class Head(nn.Module, ABC):
             raise SettingsError(f"pooling is {pooling!r}: choose one of {', '.join(POOLINGS)}.")
         if layers not in (1, 2):
             raise SettingsError(f"head_layers is {layers!r}: a head has 1 or 2 layers.")
-        self.settings: dict[str, Any] = {
+        self.settings = {
             "kind": self.kind,
             "hidden_size": hidden_size,
             "outputs": outputs,
@@ -97,16 +120,8 @@ class Head(nn.Module, ABC):
         result: Tensor = self.out(x)
         return result
 
-    @abstractmethod
-    def forward(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """Turn hidden states [batch, length, d] into logits."""
 
-    @abstractmethod
-    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Return the mean loss over the batch, computed in fp32."""
-
-
-class ClassificationHead(Head):
+class ClassificationHead(LinearHead):
     """A sentence or a pair → logits [batch, classes]; softmax cross-entropy."""
 
     kind = "classification"
@@ -120,7 +135,7 @@ class ClassificationHead(Head):
         return F.cross_entropy(logits.float(), batch["labels"])
 
 
-class RegressionHead(Head):
+class RegressionHead(LinearHead):
     """A sentence or a pair → one number [batch]; mean squared error."""
 
     kind = "regression"
@@ -134,7 +149,7 @@ class RegressionHead(Head):
         return F.mse_loss(logits.float(), batch["labels"].float())
 
 
-class TaggingHead(Head):
+class TaggingHead(LinearHead):
     """Every token → logits [batch, length, tags]; cross-entropy over the labelled tokens."""
 
     kind = "tagging"
@@ -152,7 +167,7 @@ class TaggingHead(Head):
         return total / (labels != IGNORED).sum().clamp(min=1)
 
 
-class QuestionHead(Head):
+class QuestionHead(LinearHead):
     """Every token → two logits, "the answer starts here" and "ends here" [batch, length, 2]."""
 
     kind = "qa"
@@ -171,7 +186,7 @@ class QuestionHead(Head):
         return F.cross_entropy(logits, batch["labels"])
 
 
-class ChoiceHead(Head):
+class ChoiceHead(LinearHead):
     """c texts a row → one score each, logits [batch, c]; cross-entropy over the choices."""
 
     kind = "choice"
@@ -187,17 +202,17 @@ class ChoiceHead(Head):
         return F.cross_entropy(logits.float(), batch["labels"])
 
 
-HEADS: dict[str, type[Head]] = {
+HEADS: dict[str, type[LinearHead]] = {
     cls.kind: cls
     for cls in (ClassificationHead, RegressionHead, TaggingHead, QuestionHead, ChoiceHead)
 }
 
 
-def build(settings: Mapping[str, Any]) -> Head:
+def build(settings: Mapping[str, Any]) -> LinearHead:
     """Make a head from the ``settings`` of another one; its weights are drawn anew.
 
     Args:
-        settings: As in :attr:`Head.settings`.
+        settings: As in :attr:`LinearHead.settings`.
 
     Returns:
         The head.

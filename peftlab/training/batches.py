@@ -1,7 +1,8 @@
 """From encoded rows to batches of tensors, with little padding.
 
-Rows of like length go into one batch, and a batch is padded to its own longest row. The order is a
-pure function of seed and epoch, so that a resumed run sees what an uninterrupted one would have.
+Rows of like length go into one batch, and a batch is padded to its own longest row. All rows of a
+batch are of one task. The order is a pure function of seed and epoch, so that a resumed run sees
+what an uninterrupted one would have.
 """
 
 from __future__ import annotations
@@ -34,8 +35,29 @@ def label_count(feature: Feature) -> int:
     return sum(label != IGNORED for label in labels) if isinstance(labels, list) else 1
 
 
-def plan(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """Decide which rows form which batch in an epoch.
+def varied(feature: Feature, *key: int) -> Feature:
+    """Return a row as one training step sees it: changed where its ``vary`` changes it.
+
+    Args:
+        feature: Encoded row; ``vary`` maps it and a random generator to another one.
+        key: Decides the random state: seed, step and row.
+    """
+    vary = feature.get("vary")
+    return feature if vary is None else vary(feature, np.random.default_rng(key))
+
+
+def groups(features: Sequence[Feature]) -> list[list[int]]:
+    """Return the row indices of every task, by the features' ``task``; of one task: all."""
+    found: dict[Any, list[int]] = {}
+    for i, feature in enumerate(features):
+        found.setdefault(feature.get("task"), []).append(i)
+    return list(found.values())
+
+
+def plan(
+    lengths: Sequence[int], batch_size: int, seed: int, epoch: int, stream: int = 0
+) -> list[list[int]]:
+    """Decide which rows of a task form which batch in an epoch.
 
     Rows are shuffled, sorted by length inside windows of 50 batches, cut into batches, and the
     batches shuffled: nearly no padding, and yet another mixture every epoch.
@@ -45,11 +67,12 @@ def plan(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list
         batch_size: Rows a batch; the last one may be smaller.
         seed: Seed of the run.
         epoch: Number of the epoch, from 0.
+        stream: Number of the task, so that tasks of one size are not shuffled alike.
 
     Returns:
         Lists of row indices.
     """
-    random = np.random.default_rng([seed, epoch])
+    random = np.random.default_rng([seed, epoch, stream])  # with stream 0 the same as without
     order = random.permutation(len(lengths))
     sizes = np.asarray(lengths)
     window = WINDOW * batch_size
@@ -61,10 +84,13 @@ def plan(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list
     return [batches[i] for i in random.permutation(len(batches))]
 
 
-def by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Cut rows into batches from the longest to the shortest, for evaluation."""
-    order = np.argsort(-np.asarray(lengths), kind="stable").tolist()
-    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+def by_length(features: Sequence[Feature], batch_size: int) -> list[list[int]]:
+    """Cut the rows of every task into batches from the longest to the shortest, for evaluation."""
+    batches = []
+    for rows in groups(features):
+        order = sorted(rows, key=lambda i: -length(features[i]))
+        batches += [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    return batches
 
 
 def collate(features: Sequence[Feature], pad_id: int) -> Batch:
@@ -78,10 +104,11 @@ def collate(features: Sequence[Feature], pad_id: int) -> Batch:
         ``input_ids``, ``attention_mask`` (and ``token_type_ids`` if there are some), int64
         [batch, length]; with c choices a row they are [batch · c, length] and ``num_choices`` is c.
         ``labels`` if every row has them: int64 [batch], float32 for float labels, [batch, 2] for
-        spans (tuples), and [batch, length] padded with -100 for labels a token (lists).
+        spans (tuples), and [batch, length] padded with -100 for labels a token (lists), as are
+        ``targets`` if the rows have them. ``task`` if the rows name theirs.
     """
     first = features[0]["input_ids"]
-    batch: Batch = {}
+    batch: Batch = {"task": features[0]["task"]} if "task" in features[0] else {}
     if first and isinstance(first[0], list):
         batch["num_choices"] = len(first)
     longest = max(length(f) for f in features)
@@ -93,6 +120,8 @@ def collate(features: Sequence[Feature], pad_id: int) -> Batch:
         batch["token_type_ids"] = _pad(types, longest, 0)
     if all(f.get("labels") is not None for f in features):
         batch["labels"] = _labels(features, longest)
+    if "targets" in features[0]:
+        batch["targets"] = _pad([f["targets"] for f in features], longest, IGNORED)
     return batch
 
 

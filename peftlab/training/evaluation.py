@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from peftlab.errors import DataError, NonFiniteLossError, OutOfMemoryError
+from peftlab.errors import NonFiniteLossError, OutOfMemoryError
 from peftlab.tasks.base import Evaluation, Feature, Task
+from peftlab.tasks.multi import Heads, joined, like, members
 from peftlab.training import batches
 from peftlab.training.memory import out_of_memory, release
 from peftlab.training.precision import Resolved, autocast, resolve
@@ -27,7 +28,7 @@ def predict(
 
     Args:
         model: Runs in evaluation mode; its mode is restored afterwards.
-        features: Encoded rows.
+        features: Encoded rows; for a model of several heads as :func:`encode` makes them.
         precision: Number format of the arithmetic.
         batch_size: Rows a batch; rows are batched by length, which changes no logit beyond
             rounding.
@@ -42,7 +43,7 @@ def predict(
     lengths = [batches.length(f) for f in features]
     pad_id = pad_token(model)
     logits: list[np.ndarray] = [np.empty(0)] * len(features)
-    todo = batches.by_length(lengths, batch_size)[::-1]
+    todo = batches.by_length(features, batch_size)[::-1]
     was_training = model.training
     model.eval()
     try:
@@ -81,7 +82,7 @@ def predict(
 
 def evaluate(
     model: Model,
-    task: Task,
+    task: Task | Sequence[Task],
     split: str = "test",
     *,
     max_length: int = 128,
@@ -93,7 +94,8 @@ def evaluate(
     Args:
         model: A model whose head was made for this task or for one with the same labels, such as
             the same task in another language.
-        task: Where the rows come from.
+        task: Where the rows come from; several tasks are scored as one, see
+            :class:`peftlab.tasks.multi.MultiTask`.
         split: ``"train"``, ``"dev"`` or ``"test"``.
         max_length: Longest input in tokens.
         precision: As in :class:`TrainSettings`.
@@ -105,23 +107,40 @@ def evaluate(
     Raises:
         DataError: The task's kind or labels are not those of the model's head.
     """
-    check_fit(model, task)
-    rows = task.rows(split)
-    assert model.encoder.tokenizer is not None
-    features = task.encode(rows, model.encoder.tokenizer, max_length)
+    task = joined(task)
+    features = encode(model, task, split, max_length)
     logits = predict(
         model, features, precision=resolve(precision, model.device), batch_size=batch_size
     )
-    return task.evaluate(rows, features, logits)
+    return task.evaluate(task.rows(split), features, logits)
 
 
-def check_fit(model: Model, task: Task) -> None:
-    """Raise a DataError unless a task's kind and labels are those of the model's head."""
-    if (task.kind, task.labels) != (model.task.kind, model.task.labels):
-        raise DataError(
-            f"The model was made for {model.task.name!r} and cannot be trained or scored on "
-            f"{task.name!r}: their kinds or label sets differ."
-        )
+def encode(model: Model, task: Task, split: str, max_length: int) -> list[Feature]:
+    """Tokenise a split for a model; with several heads, the features' ``task`` names their own.
+
+    Raises:
+        DataError: As :func:`check_fit`; or the split is missing.
+    """
+    heads = check_fit(model, task)
+    assert model.encoder.tokenizer is not None
+    features = task.encode(task.rows(split), model.encoder.tokenizer, max_length)
+    if isinstance(model.head, Heads):
+        for feature in features:
+            feature["task"] = heads[feature.get("task", task.name)]
+    return features
+
+
+def check_fit(model: Model, task: Task) -> dict[str, str]:
+    """Find the head for a task, or for each of the tasks that it is made of.
+
+    Returns:
+        Name of a task → name of the task whose head it uses.
+
+    Raises:
+        DataError: As :func:`peftlab.tasks.multi.like`.
+    """
+    made_for = members(model.task)
+    return {each.name: like(each, made_for).name for each in members(task)}
 
 
 def pad_token(model: Model) -> int:

@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from peftlab.errors import DataError, NonFiniteLossError, OutOfMemoryError
+from peftlab.errors import DataError, NonFiniteLossError, OutOfMemoryError, SettingsError
+from peftlab.methods.base import Part
 from peftlab.tasks.base import Feature, Task
+from peftlab.tasks.multi import MultiTask, joined
 from peftlab.timing.phases import Phases
 from peftlab.training import batches, state
-from peftlab.training.evaluation import check_fit, pad_token, predict
+from peftlab.training.evaluation import encode, pad_token, predict
 from peftlab.training.memory import out_of_memory, release
+from peftlab.training.mixture import Mixture
 from peftlab.training.precision import Resolved, autocast, resolve
 from peftlab.training.progress import ProgressBar
 from peftlab.training.settings import TrainSettings
@@ -55,29 +58,60 @@ class Trained:
     earlier: dict[str, float]
 
 
-def learning_rate(step: int, total: int, settings: TrainSettings) -> float:
+def learning_rate(
+    step: int, total: int, settings: TrainSettings, peak: float | None = None
+) -> float:
     """Return the rate of a step: linear from 0 over the warm-up, then down to 0 or constant.
 
     Args:
         step: Optimiser step, from 0.
         total: Steps of the whole run.
         settings: Peak rate, warm-up share and schedule.
+        peak: Another peak rate than that of the settings.
     """
+    peak = settings.learning_rate if peak is None else peak
     warm = math.ceil(settings.warmup_ratio * total)
     if step < warm:
-        return settings.learning_rate * (step + 1) / warm
+        return peak * (step + 1) / warm
     if settings.schedule == "constant":
-        return settings.learning_rate
-    return settings.learning_rate * (total - step) / max(1, total - warm)
+        return peak
+    return peak * (total - step) / max(1, total - warm)
+
+
+def parts_of(model: nn.Module) -> list[Part]:
+    """Return every part that a method has added, and the parts inside parts."""
+    return [module for module in model.modules() if isinstance(module, Part)]
 
 
 def optimiser_for(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
-    """Return AdamW over what trains; vectors (biases, LayerNorm) have no weight decay."""
+    """Return AdamW over what trains; vectors (biases, LayerNorm) have no weight decay.
+
+    Parameters with a rate of their own (:attr:`peftlab.methods.base.Part.rates`) are in groups of
+    their own, with that rate as ``peak``.
+
+    Raises:
+        SettingsError: Nothing trains.
+    """
+    peaks = {
+        id(part.get_parameter(name)): peak
+        for part in parts_of(model)
+        for name, peak in part.rates.items()
+    }
     trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.dim() > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
-    ]
+    if not trained:
+        raise SettingsError(
+            "Nothing of the model trains, neither its method nor its head: choose another method, "
+            "or let the pretrained head train with train_head=True."
+        )
+    groups: list[dict[str, Any]] = []
+    for peak in (None, *dict.fromkeys(peaks.values())):
+        same = [p for p in trained if peaks.get(id(p)) == peak]
+        own = {} if peak is None else {"peak": peak}
+        groups += [
+            {"params": [p for p in same if p.dim() > 1], "weight_decay": settings.weight_decay}
+            | own,
+            {"params": [p for p in same if p.dim() <= 1], "weight_decay": 0.0} | own,
+        ]
     return torch.optim.AdamW(
         [g for g in groups if g["params"]], lr=settings.learning_rate, fused=True
     )
@@ -85,7 +119,7 @@ def optimiser_for(model: nn.Module, settings: TrainSettings) -> torch.optim.Adam
 
 def fit(
     model: Model,
-    task: Task,
+    task: Task | Sequence[Task],
     settings: TrainSettings,
     *,
     clock: Phases | None = None,
@@ -95,6 +129,9 @@ def fit(
     on_step: Callable[[int], object] | None = None,
 ) -> Trained:
     """Train what a model declares trainable on a task's training split.
+
+    With several tasks every batch is of one of them, with the shares that
+    :class:`peftlab.tasks.multi.MultiTask` gives; the mean of their main metrics selects.
 
     The caller's random state is left alone. With a folder, the run writes checkpoints there and
     continues from the last one: its loss curve is then the same as without the interruption.
@@ -121,7 +158,7 @@ def fit(
     clock = clock or Phases()
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
         torch.manual_seed(settings.seed)
-        run = _Run(model, task, settings, clock, folder, key, show_progress, on_step)
+        run = _Run(model, joined(task), settings, clock, folder, key, show_progress, on_step)
         try:
             return run.to_the_end()
         finally:
@@ -146,22 +183,24 @@ class _Run:
         self.on_step = on_step
         self.model, self.task, self.settings, self.clock = model, task, settings, clock
         self.folder, self.key = folder, key
-        check_fit(model, task)
         self.precision = resolve(settings.precision, model.device)
         self.pad_id = pad_token(model)
         with clock("tokenise"):
-            self.features = self._encode("train")
+            self.features = encode(model, task, "train", settings.max_length)
             self.dev_rows = task.rows("dev")
-            self.dev = self._encode("dev")
+            self.dev = encode(model, task, "dev", settings.max_length)
         if not self.features:
             raise DataError(f"The training split of {task.name!r} is empty; nothing can be learnt.")
-        self.lengths = [batches.length(f) for f in self.features]
-        self.steps_per_epoch = math.ceil(len(self.features) / settings.batch_size)
+        temperature = task.temperature if isinstance(task, MultiTask) else 1.0
+        self.mixture = Mixture(self.features, settings.batch_size, temperature, settings.seed)
+        self.steps_per_epoch = self.mixture.size
         self.total = settings.epochs * self.steps_per_epoch
         if settings.max_steps:
             self.total = min(self.total, settings.max_steps)
         self.evaluate_every = settings.evaluate_every or self.steps_per_epoch
         self.optimiser = optimiser_for(model, settings)
+        parts = parts_of(model)
+        self.penalised = [part for part in parts if type(part).penalty is not Part.penalty]
         self.best: dict[str, Tensor] = {}
         self.progress = state.Progress()
         if folder is not None:
@@ -177,17 +216,12 @@ class _Run:
         self.bar = ProgressBar(
             steps=self.total,
             evaluations=math.ceil(self.total / self.evaluate_every),
-            step_work=3 * sum(self.lengths) / self.steps_per_epoch,
+            step_work=3 * sum(self.mixture.lengths) / self.steps_per_epoch,
             evaluation_work=dev_tokens,
             done=self.progress.step,
             label=f"{task.name} · {model.method.name}",
             show=show_progress,
         )
-
-    def _encode(self, split: str) -> list[Feature]:
-        tokenizer = self.model.encoder.tokenizer
-        assert tokenizer is not None
-        return self.task.encode(self.task.rows(split), tokenizer, self.settings.max_length)
 
     def to_the_end(self) -> Trained:
         """Advance from evaluation to evaluation until the last step or the early stop."""
@@ -248,22 +282,22 @@ class _Run:
     def _rows(self, step: int) -> list[int]:
         epoch, position = divmod(step, self.steps_per_epoch)
         if self.epoch_plan[0] != epoch:
-            s = self.settings
-            self.epoch_plan = (epoch, batches.plan(self.lengths, s.batch_size, s.seed, epoch))
+            self.epoch_plan = (epoch, self.mixture.epoch(epoch))
         return self.epoch_plan[1][position]
 
     def _step(self, rows: list[int]) -> None:
         """Do one optimiser step on the given rows."""
         settings = self.settings
-        rate = learning_rate(self.progress.step, self.total, settings)
+        step = self.progress.step
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = learning_rate(step, self.total, settings, group.get("peak"))
+        features = [batches.varied(self.features[i], settings.seed, step, i) for i in rows]
         size = math.ceil(len(rows) / settings.accumulation)
         loss = torch.zeros((), device=self.model.device)
         for start in range(0, len(rows), size):
-            part = rows[start : start + size]
+            part = features[start : start + size]
             try:
-                loss += self._backward(part, share=self._weight(part) / self._weight(rows))
+                loss += self._backward(part, share=_weight(part) / _weight(features))
             except RuntimeError as error:
                 raise self._explained(error, part) from error
         try:
@@ -272,22 +306,21 @@ class _Run:
                 nn.utils.clip_grad_norm_(trained, settings.max_grad_norm)
             self.optimiser.step()  # makes its state in the first step
         except RuntimeError as error:
-            raise self._explained(error, rows[:size]) from error
+            raise self._explained(error, features[:size]) from error
         self.optimiser.zero_grad(set_to_none=True)
         self.pending.append(loss)
 
-    def _weight(self, rows: Sequence[int]) -> int:
-        """Return over how many labels the loss of some rows is a mean; 1 where there are none."""
-        return max(1, sum(batches.label_count(self.features[i]) for i in rows))
-
-    def _backward(self, rows: Sequence[int], share: float = 1.0) -> Tensor:
-        features = [self.features[i] for i in rows]
+    def _backward(self, features: Sequence[Feature], share: float = 1.0) -> Tensor:
         batch = batches.to_device(batches.collate(features, self.pad_id), self.model.device)
-        real, padded = batches.token_counts(self.features, [rows])
+        real, padded = batches.token_counts(features, [range(len(features))])
         self.progress.tokens["real"] += real
         self.progress.tokens["padded"] += padded
         with autocast(self.precision, self.model.device):
             loss = self.model(batch).loss * share
+            for part in self.penalised:
+                penalty = part.penalty()
+                if penalty is not None:
+                    loss = loss + penalty * share
         loss.backward()
         return loss.detach().float()
 
@@ -334,17 +367,17 @@ class _Run:
             state.save(self.folder, self.key, self.model, self.optimiser, self.progress, self.best)
         self.saved_at = time.monotonic()
 
-    def _explained(self, error: RuntimeError, rows: Sequence[int]) -> Exception:
+    def _explained(self, error: RuntimeError, features: Sequence[Feature]) -> Exception:
         """Turn an out-of-memory error into one that names a batch that fits."""
         if not out_of_memory(error):
             return error
         release(error, self.model.device)
-        longest = max(self.lengths[i] for i in rows)
-        size = len(rows) // 2
+        longest = max(map(batches.length, features))
+        size = len(features) // 2
         while size:
             self.optimiser.zero_grad(set_to_none=True)
             try:
-                self._backward(rows[:size])
+                self._backward(features[:size])
                 break
             except RuntimeError as smaller:
                 release(smaller, self.model.device)
@@ -356,9 +389,14 @@ class _Run:
             else "not even one row fits: choose a shorter max_length or a smaller encoder"
         )
         return OutOfMemoryError(
-            f"A batch of {len(rows)} rows of {longest} tokens does not fit into the memory of "
+            f"A batch of {len(features)} rows of {longest} tokens does not fit into the memory of "
             f"{self.model.device}; {advice}."
         )
+
+
+def _weight(features: Sequence[Feature]) -> int:
+    """Return over how many labels the loss of some rows is a mean; 1 where there are none."""
+    return max(1, sum(map(batches.label_count, features)))
 
 
 def added(first: dict[str, float], second: dict[str, float]) -> dict[str, float]:

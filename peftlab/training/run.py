@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from peftlab.tasks.base import Task
+from peftlab.tasks.multi import MultiTask, joined, members
 from peftlab.timing import machine
 from peftlab.timing.phases import Phases
 from peftlab.training import state
@@ -26,7 +27,7 @@ CURVE_POINTS = 250
 
 def train(
     model: Model,
-    task: Task | None = None,
+    task: Task | Sequence[Task] | None = None,
     settings: TrainSettings | None = None,
     *,
     transfer: Sequence[Task] = (),
@@ -45,7 +46,9 @@ def train(
 
     Args:
         model: Is trained in place.
-        task: Where the rows come from; by default the task that the model was made for.
+        task: Where the rows come from; by default the task or tasks that the model was made for.
+            Several tasks are learnt together, see :class:`peftlab.tasks.multi.MultiTask`; of a
+            model with several heads, any of the tasks may train.
         settings: Every knob of the loop.
         transfer: Tasks with the same labels, such as other languages, to score afterwards.
         folder: Where checkpoints go. A run that was killed continues from there; the folder is
@@ -60,7 +63,9 @@ def train(
             ``learning_rate=3e-4``.
 
     Returns:
-        Settings, metrics, curve, times by phase, machine and versions.
+        Settings, metrics, curve, times by phase, machine and versions. With several tasks
+        ``metrics["dev"]`` and ``metrics["test"]`` hold the ``mean`` and ``<task> <metric>``;
+        ``metrics[<task>]`` and ``example_scores[<task>]`` are those of a task's test split.
 
     Raises:
         SettingsError: A setting is unknown or cannot work.
@@ -72,7 +77,7 @@ def train(
     from peftlab.models import summary
     from peftlab.results.record import EvaluationPoint, Git, Parameters, Record, Sizes, Tokens
 
-    task = task or model.task
+    task = joined(task or model.task)
     settings = settings_with(settings or TrainSettings(), changes)
     clock = clock or Phases()
     commit = machine.git()  # of the code that runs: it may be edited while this trains
@@ -89,6 +94,7 @@ def train(
     trained = fit(
         model, task, settings, clock=clock, folder=place, key=key, show_progress=show_progress
     )
+    model.runs.append(asked.id)
     metrics: dict[str, dict[str, float]] = {}
     scores: dict[str, list[float]] = {}
     if trained.evaluations:
@@ -98,7 +104,9 @@ def train(
     for name, each in {"test": task, **{other.name: other for other in transfer}}.items():
         with clock("test" if name == "test" else "transfer"):
             scored = evaluate(model, each, **options)
-        metrics[name], scores[name] = scored.metrics, scored.example_scores
+        metrics[name] = scored.metrics
+        for part, found in (scored.parts or {name: scored}).items():
+            metrics[part], scores[part] = found.metrics, found.example_scores
     record = Record(
         id=asked.id,
         experiment=experiment,
@@ -153,11 +161,17 @@ def run_settings(
     options = dict(model.options)
     if model.seed != settings.seed:
         options["seed"] = model.seed
+    if model.runs:
+        options["after"] = list(model.runs)
+    heads, trained = ([each.name for each in members(t)] for t in (model.task, task))
+    if len(heads) > 1 and heads != trained:
+        options["heads"] = heads
     return RunSettings(
         encoder=model.encoder.name,
         encoder_fingerprint=model.encoder.fingerprint,
         random_weights=model.encoder.random_weights,
         task=task.name,
+        task_options=task.options if isinstance(task, MultiTask) else {},
         limits=cast(Any, task.limits),
         model_options=options,
         method=model.method.settings(),

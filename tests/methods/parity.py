@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
 
 import peftlab as pl
-from peftlab.foreign import _pieces, _renamed
+from peftlab.foreign import _pieces, _renamed, bare
 from peftlab.methods.base import Method
 
 
@@ -21,23 +22,40 @@ def trained(make_encoder: Any, model_type: str, task: Any, method: Method) -> An
     return model
 
 
-def states_and_gradients(backbone: Any, inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def states_and_gradients(
+    backbone: Any, inputs: dict[str, Any], scale: float = 1.0
+) -> tuple[Any, dict[str, Any]]:
     """Run a forward and backward pass; the loss weighs every state differently."""
     states = backbone(**inputs).last_hidden_state * inputs["attention_mask"].unsqueeze(-1)
     weights = torch.linspace(-1, 1, states.numel()).view_as(states)
-    (states * weights).mean().backward()
+    (scale * (states * weights).mean()).backward()
     gradients = {n: p.grad for n, p in backbone.named_parameters() if p.grad is not None}
     return states.detach(), gradients
 
 
 def assert_equal(
-    model: Any, theirs: Any, inputs: Any, library: Any, rename: Any, record: Any
+    model: Any,
+    theirs: Any,
+    inputs: Any,
+    library: Any,
+    rename: Any,
+    record: Any,
+    scale: float = 1.0,
 ) -> None:
-    """Compare states and gradients, and note the largest differences for the parity table."""
-    own_states, own = states_and_gradients(model.backbone, inputs)
-    states, gradients = states_and_gradients(theirs, inputs)
-    pieces = _pieces(model.method.to_library(library, model.encoder.anatomy), "default")
-    renamed = {rename(_renamed(name, pieces)): grad for name, grad in own.items()}
+    """Compare states and gradients, and note the largest differences for the parity table.
+
+    ``scale`` is a factor on the loss, for methods whose gradients are small.
+    """
+    own_states, own = states_and_gradients(model.backbone, inputs, scale)
+    states, gradients = states_and_gradients(theirs, inputs, scale)
+    written = model.method.to_library(library, model.encoder.anatomy)
+    pieces = _pieces(written, "default")
+    packed = written.pack({_renamed(bare(name), pieces): grad for name, grad in own.items()})
+    renamed = {rename(name.replace("{name}", "default")): g for name, g in packed.items()}
+    # `adapters` has the prefixes of all layers under each of them too
+    gradients = {
+        re.sub(r"^.*prefix_tuning\.pool", "prefix_tuning", n): g for n, g in gradients.items()
+    }
     assert renamed.keys() == gradients.keys()
     assert max(float(g.abs().max()) for g in renamed.values()) > 1e-4, "nothing to compare"
     of_states = float((states - own_states).abs().max())

@@ -10,7 +10,6 @@ import torch
 import peftlab as pl
 from peftlab.errors import SettingsError, UnknownNameError
 from peftlab.methods import sites
-from peftlab.methods.bottleneck import ACTIVATIONS, PfeifferPart
 from peftlab.methods.lora import LoRAPart
 
 
@@ -24,11 +23,6 @@ from peftlab.methods.lora import LoRAPart
         (lambda: pl.LoRA(targets="query"), "give a tuple"),
         (lambda: pl.LoRA(targets=("query", "query")), "twice"),
         (lambda: pl.LoRA(dropout=1.0), "dropout is 1.0"),
-        (lambda: pl.Adapter(reduction_factor=0), "reduction_factor is 0"),
-        (lambda: pl.Adapter(reduction_factor={"1": 2}), "reduction_factor is"),
-        (lambda: pl.Adapter(bottleneck_size=0), "bottleneck_size is 0"),
-        (lambda: pl.Adapter(dropout=-0.1), "dropout is -0.1"),
-        (lambda: pl.Adapter(init="xavier"), "bert, zero"),
         (lambda: pl.TopLayers(layers=0), "head-only"),
     ],
 )
@@ -104,30 +98,3 @@ def test_lora_dropout_is_on_its_input_and_only_in_training():
     assert not torch.allclose(part(x, y)[0], part(x, y)[1])
     part.eval()
     assert torch.allclose(part(x, y)[0], part(x, y)[1])
-
-
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_pfeiffer_equation(activation):
-    torch.manual_seed(0)
-    part = PfeifferPart(8, 3, activation, dropout=0.0, init="bert")
-    norm = torch.nn.LayerNorm(8)
-    h, x = torch.randn(2, 5, 8), torch.randn(2, 5, 8)
-    z = norm(h + x)
-    f = ACTIVATIONS[activation]()
-    wanted = h + f(z @ part.down.weight.T + part.down.bias) @ part.up.weight.T + part.up.bias
-    assert torch.allclose(part(h, x, norm), wanted, atol=1e-7)
-
-
-def test_pfeiffer_initialisation():
-    released = PfeifferPart(768, 48, "relu", dropout=0.0, init="bert")
-    for linear in (released.down, released.up):
-        assert linear.weight.std().item() == pytest.approx(0.02, rel=0.02)
-        assert not linear.bias.any()
-    zero = PfeifferPart(768, 48, "relu", dropout=0.0, init="zero")
-    assert zero.down.weight.any()
-    assert not zero.up.weight.any()
-
-
-def test_the_bottleneck_is_one_wide_at_least(make_encoder):
-    assert pl.Adapter(reduction_factor=1000).size(32) == 1
-    assert pl.Adapter(reduction_factor=16, bottleneck_size=5).size(32) == 5

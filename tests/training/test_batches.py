@@ -78,4 +78,7 @@ def test_collate_lays_choices_one_under_the_other():
 
 
 def test_by_length_goes_from_long_to_short():
-    assert batches.by_length([3, 9, 5], 2) == [[1, 2], [0]]
+    features = [{"input_ids": [1] * n} for n in (3, 9, 5)]
+    assert batches.by_length(features, 2) == [[1, 2], [0]]
+    tasks = [feature | {"task": name} for feature, name in zip(features, "aba", strict=True)]
+    assert batches.by_length(tasks, 2) == [[2, 0], [1]]

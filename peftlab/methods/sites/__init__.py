@@ -8,7 +8,7 @@ weights.
 """
 
 from peftlab.methods.sites.attention import AttentionSite, Padding, attention_site
-from peftlab.methods.sites.embeddings import EmbeddingSite, embedding_site
+from peftlab.methods.sites.embeddings import EmbeddingSite, embedding_site, shift_positions
 from peftlab.methods.sites.linear import Folded, LinearSite, fold, linear_site
 from peftlab.methods.sites.output import OutputSite, output_site
 from peftlab.methods.sites.site import Site, find, flatten, hook, parts, remove
@@ -31,4 +31,5 @@ __all__ = [
     "output_site",
     "parts",
     "remove",
+    "shift_positions",
 ]

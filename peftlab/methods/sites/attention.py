@@ -93,7 +93,10 @@ class AttentionSite(Site):
             gathered = F.scaled_dot_product_attention(
                 query, key, value, attn_mask=mask, dropout_p=dropout
             )
-        return gathered.transpose(1, 2).flatten(2), weights
+        output = gathered.transpose(1, 2).flatten(2), weights
+        for seen in self.original._forward_hooks.values():
+            seen(self.original, (hidden_states,), output)  # so transformers 5 collects the weights
+        return output
 
     def _heads(self, states: Tensor) -> Tensor:
         """Split [batch, length, d] into [batch, heads, length, d / heads]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -58,12 +59,20 @@ class EmbeddingSite(Site):
             soft = torch.cat([part(words) for part in self.words.values()], 1)
             if types is not None:
                 types = F.pad(types, (soft.shape[1], 0))
-            vectors = self.original(inputs_embeds=torch.cat([soft, words], 1), token_type_ids=types)
+            given = {"inputs_embeds": torch.cat([soft, words], 1)}
         else:
-            vectors = self.original(input_ids=ids, token_type_ids=types)
+            given = {"input_ids": ids}
+        vectors = self.original(**given, token_type_ids=types, position_ids=position_ids)
         for part in self.states.values():
             vectors = part(vectors)
         return torch.cat([*(part(vectors) for part in self.prompts.values()), vectors], 1)
+
+    def inverse(self, vectors: Tensor) -> Tensor:
+        """Undo the *states* parts that have an inverse, the last one first [..., d]."""
+        for part in reversed(list(self.states.values())):
+            if hasattr(part, "inverse"):
+                vectors = cast(Any, part).inverse(vectors)
+        return vectors
 
     def lengthen(
         self, backbone: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -77,8 +86,15 @@ class EmbeddingSite(Site):
         return (), kwargs
 
     def shorten(self, backbone: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        """Cut the states of what is no token off the backbone's output."""
+        """Cut the states of what is no token off the backbone's output.
+
+        Attention weights keep it as keys, not as queries: [batch, heads, length, extra + length].
+        """
         output.last_hidden_state = output.last_hidden_state[:, self.extra :]
+        if output.get("hidden_states"):
+            output.hidden_states = tuple(h[:, self.extra :] for h in output.hidden_states)
+        if output.get("attentions"):
+            output.attentions = tuple(a[:, :, self.extra :] for a in output.attentions)
         return output
 
 
@@ -88,7 +104,30 @@ def embedding_site(encoder: Encoder) -> EmbeddingSite:
     module = slot.get()
     if not isinstance(module, EmbeddingSite):
         config: Any = encoder.backbone.config
-        module = EmbeddingSite(module, fill=config.pad_token_id or 0)
+        # no padding, which transformers would warn about where no mask is given
+        module = EmbeddingSite(module, fill=0 if config.pad_token_id else 1)
         slot.set(module.train(module.original.training))
         hook(encoder.backbone, before=module.lengthen, after=module.shorten)
     return module
+
+
+def shift_positions(encoder: Encoder, by: int) -> None:
+    """Let the positions of all tokens begin later, as if others stood before them.
+
+    Raises:
+        SettingsError: No position would be left for tokens.
+    """
+    encoder.reserve(by)
+    embeddings: Any = encoder.anatomy.embeddings.get()
+    if isinstance(embeddings, EmbeddingSite):
+        embeddings = embeddings.original
+    hook(encoder.backbone, before=partial(_shifted, by), module=embeddings.position_embeddings)
+
+
+def _shifted(by: int, table: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Add to the ids of positions; RoBERTa's padding keeps its own."""
+    (ids,) = args
+    shifted = ids + by
+    if table.padding_idx is not None:
+        shifted = torch.where(ids == table.padding_idx, ids, shifted)
+    return (shifted,), kwargs

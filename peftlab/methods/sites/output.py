@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, cast
 
 from torch import Tensor, nn
 
 from peftlab.encoders import Slot
+from peftlab.methods.base import Part
 from peftlab.methods.sites.site import Site
 
 
@@ -15,7 +17,7 @@ class OutputSite(Site):
 
     With the sublayer's result :math:`h` (after dense and dropout) and its input :math:`x`:
     every part *before* gives :math:`h \leftarrow part(h, x, LN)`; then :math:`y = LN(h + x)`; every
-    part *after* gives :math:`y \leftarrow part(y)`.
+    part *after* gives :math:`y \leftarrow part(y)`. Parts that are not ``active`` are passed by.
     """
 
     def __init__(self, original: nn.Module) -> None:
@@ -28,11 +30,13 @@ class OutputSite(Site):
         """Map the sublayer's raw result and its input, both [batch, length, ·], to its output."""
         block: Any = self.original
         h = block.dropout(block.dense(hidden_states))
-        for part in self.before.values():
-            h = part(h, input_tensor, block.LayerNorm)
+        for part in cast(Iterable[Part], self.before.values()):
+            if part.active:
+                h = part(h, input_tensor, block.LayerNorm)
         y = block.LayerNorm(h + input_tensor)
-        for part in self.after.values():
-            y = part(y)
+        for part in cast(Iterable[Part], self.after.values()):
+            if part.active:
+                y = part(y)
         return cast(Tensor, y)
 
 

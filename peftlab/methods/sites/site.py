@@ -57,19 +57,22 @@ def hook(
     *,
     before: Callable[..., Any] | None = None,
     after: Callable[..., Any] | None = None,
+    module: nn.Module | None = None,
 ) -> None:
     """Have functions called around every forward pass of a backbone, until :func:`remove`.
 
     Args:
         backbone: The backbone.
-        before: ``(backbone, args, kwargs)`` → None, or new ``(args, kwargs)``.
-        after: ``(backbone, args, output)`` → None, or a new output.
+        before: ``(module, args, kwargs)`` → None, or new ``(args, kwargs)``.
+        after: ``(module, args, output)`` → None, or a new output.
+        module: The module whose pass it is; by default the backbone itself.
     """
     handles = backbone.__dict__.setdefault(HOOKS, [])
+    module = module or backbone
     if before is not None:
-        handles.append(backbone.register_forward_pre_hook(before, with_kwargs=True))
+        handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
     if after is not None:
-        handles.append(backbone.register_forward_hook(after))
+        handles.append(module.register_forward_hook(after))
 
 
 def remove(backbone: nn.Module) -> None:

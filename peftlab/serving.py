@@ -1,0 +1,435 @@
+"""Several adapters in one encoder: each for rows of its own in one batch, or all on one input.
+
+The backbone is there once. What it shares runs on the whole batch; where adapters stand, each runs
+on its rows. This file runs trained checkpoints; it trains nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from peftlab import checkpoints, methods
+from peftlab.encoders import Encoder, Slot, describe, load_encoder
+from peftlab.errors import CheckpointError, DataError, SettingsError, unknown
+from peftlab.methods import sites
+from peftlab.methods.sites import EmbeddingSite
+from peftlab.methods.sites.site import HOOKS
+from peftlab.models import INPUTS
+from peftlab.tasks import heads
+
+if TYPE_CHECKING:
+    from peftlab.methods.base import Method
+
+Folder = str | Path
+Batch = Mapping[str, Any]
+
+
+@dataclass
+class Groups:
+    """Which rows of the batch in the encoder are whose; shared by all switches of one encoder.
+
+    Attributes:
+        rows: Name of the adapter and its rows, from the first to the last row. Empty: the encoder
+            runs as if it had no adapters.
+        extra: How many vectors stand before the tokens: the most that one of the adapters has.
+    """
+
+    rows: list[tuple[str, slice]] = field(default_factory=list)
+    extra: int = 0
+
+
+class Switch(nn.Module):
+    """A module of the backbone of which adapters have versions of their own.
+
+    Every adapter's version runs on its rows; the original on the rows of those that have none.
+    """
+
+    def __init__(self, original: nn.Module, own: dict[str, nn.Module], groups: Groups) -> None:
+        super().__init__()
+        self.original = original
+        self.own = own  # a plain dict: these modules belong to the adapters
+        self.groups = groups
+
+    def runs(self) -> Iterator[tuple[nn.Module, slice]]:
+        """Yield every version that is needed, with its rows."""
+        chosen = ((self.own.get(name, self.original), rows) for name, rows in self.groups.rows)
+        for module, together in groupby(chosen, key=lambda pair: pair[0]):
+            rows = [rows for _, rows in together]
+            yield module, slice(rows[0].start, rows[-1].stop)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Cut the arguments into rows, and join what the versions return."""
+        if not self.groups.rows:
+            return self.original(*args, **kwargs)
+        total = self.groups.rows[-1][1].stop
+
+        def cut(value: Any, rows: slice) -> Any:
+            has_rows = isinstance(value, Tensor) and value.dim() > 1 and len(value) == total
+            return value[rows] if has_rows else value
+
+        return _joined(
+            [
+                module(
+                    *(cut(value, rows) for value in args),
+                    **{name: cut(value, rows) for name, value in kwargs.items()},
+                )
+                for module, rows in self.runs()
+            ]
+        )
+
+
+class EmbeddingSwitch(Switch):
+    """The embeddings, of which some adapters make longer sequences than others.
+
+    The shorter ones begin with zero vectors, which the attention mask hides from all tokens: their
+    weight in the attention is exactly zero.
+    """
+
+    @property
+    def word_embeddings(self) -> nn.Module:
+        """The table of word vectors, where transformers looks for it."""
+        return cast(nn.Module, self.original.word_embeddings)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None = None, **_: Any) -> Tensor:
+        """Map ids [batch, extra + length], whose first ones only hold a place, to vectors."""
+        if not self.groups.rows:
+            return cast(Tensor, self.original(input_ids=input_ids, token_type_ids=token_type_ids))
+        vectors = []
+        for module, rows in self.runs():
+            more = self.groups.extra - extra(module)
+            types = None if token_type_ids is None else token_type_ids[rows, more:]
+            found = module(input_ids=input_ids[rows, more:], token_type_ids=types)
+            vectors.append(F.pad(found, (0, 0, more, 0)))
+        return torch.cat(vectors)
+
+
+class Single(nn.Module):
+    """One adapter with its head, in a copy of the encoder that shares all the encoder's tensors.
+
+    Attributes:
+        method: Its settings.
+        labels: Of its task, in the order of the logits.
+    """
+
+    def __init__(
+        self, encoder: Encoder, method: Method, head: heads.Head, labels: Sequence[str]
+    ) -> None:
+        super().__init__()
+        self.backbone: nn.Module = encoder.backbone
+        self.path = encoder.anatomy.embeddings.name
+        self.method = method
+        self.head = head
+        self.labels = tuple(labels)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the logits of a batch, as the model of the checkpoint does."""
+        inputs = {key: batch[key] for key in INPUTS if key in batch}
+        return cast(Tensor, self.head(self.backbone(**inputs).last_hidden_state, batch))
+
+    @property
+    def extra(self) -> int:
+        """How many vectors it puts before the tokens."""
+        return extra(self.backbone.get_submodule(self.path))
+
+    def places(self) -> list[str]:
+        """Return the paths of the modules that are not as in the bare encoder.
+
+        What is inside the embeddings makes them as a whole such a module.
+        """
+        found = []
+        for path, module in self.backbone.named_modules():
+            hooks = module._forward_pre_hooks | module._forward_hooks
+            if path and (isinstance(module, sites.Site) or self.hooked(hooks)):
+                found.append(self.path if _inside(path, [self.path]) else path)
+        return found
+
+    def hooked(self, hooks: Mapping[int, Any]) -> list[Any]:
+        """Return the functions that the method has hooked in, without those of the embeddings.
+
+        What these do around a pass, :class:`Several` does for all adapters at once.
+        """
+        ids = [handle.id for handle in self.backbone.__dict__.get(HOOKS, [])]
+        embeddings = self.backbone.get_submodule(self.path)
+        found = [hooks[i] for i in ids if i in hooks]
+        return [each for each in found if getattr(each, "__self__", None) is not embeddings]
+
+    def version(self, path: str) -> nn.Module | None:
+        """Return its own version of a module of the backbone, None if it has no parts there."""
+        there = any(place == path or place.startswith(f"{path}.") for place in self.places())
+        return self.backbone.get_submodule(path) if there else None
+
+
+class Several(nn.Module):
+    """One encoder with several trained adapters, each with its head.
+
+    Works with every method that only adds parts. The rows of a batch are sorted by adapter. A
+    module of the backbone where an adapter has a part runs once for each adapter on its rows, all
+    other modules once on all rows; so results are those of the single models. An attention with
+    prefixes is one such module: each adapter has prefixes of its own length there. Prompts of
+    different lengths are filled up with masked positions. (The averages of gates that count padding
+    too, ``gate="all"``, count these.)
+
+    Not safe to call from two threads at once. Made by :func:`several`. Taught in the chapter on
+    fusion.
+
+    Attributes:
+        encoder: The encoder; its backbone carries a :class:`Switch` wherever an adapter has parts.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        if encoder.in_use or next(sites.find(encoder.backbone), None) is not None:
+            raise SettingsError(
+                f"The encoder {encoder.name!r} carries a method already: load it again."
+            )
+        encoder.in_use = True
+        encoder.backbone.requires_grad_(False)
+        self.encoder = encoder
+        self.backbone: nn.Module = encoder.backbone
+        self.singles = nn.ModuleList()
+        self._index: dict[str, Single] = {}
+        self._groups = Groups()
+        self._switched: list[tuple[Slot, nn.Module]] = []
+        self.eval()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the adapters, in the order in which they came."""
+        return tuple(self._index)
+
+    def __getitem__(self, name: str) -> Single:
+        """Return one adapter, which runs alone as ``several[name](batch)``.
+
+        Raises:
+            UnknownNameError: There is none of that name.
+        """
+        if name not in self._index:
+            raise unknown("adapter in this encoder", name, self._index)
+        return self._index[name]
+
+    def add(self, name: str, folder: Folder) -> None:
+        """Add a trained adapter with its head.
+
+        Args:
+            name: What rows will call it.
+            folder: A checkpoint that :meth:`peftlab.models.Model.save` wrote.
+
+        Raises:
+            CheckpointError: It is damaged or of another encoder, has several heads, or changes
+                weights of the backbone.
+            SettingsError: There is an adapter of that name.
+        """
+        if name in self._index:
+            raise SettingsError(f"There is already an adapter {name!r}: remove it first.")
+        header, tensors = checkpoints.read(folder)
+        if header["encoder"]["fingerprint"] != self.encoder.fingerprint:
+            raise CheckpointError(
+                f"The checkpoint {folder} was made with other weights of "
+                f"{header['encoder']['name']!r} than those of the encoder {self.encoder.name!r} "
+                "here: put adapters of one encoder together."
+            )
+        if "of" in header["task"]:
+            raise CheckpointError(
+                f"The checkpoint {folder} has heads for several tasks: an adapter here has one; "
+                "train it on a single task, or serve that model by itself."
+            )
+        try:
+            self._index[name] = self._made(header, tensors, folder)
+        finally:
+            self._arrange()
+
+    def remove(self, name: str) -> None:
+        """Take an adapter with its head away.
+
+        Raises:
+            UnknownNameError: There is none of that name.
+        """
+        _ = self[name]
+        del self._index[name]
+        self._arrange()
+
+    def forward(self, batch: Batch, names: Sequence[str]) -> list[Tensor]:
+        """Run a batch with a different adapter for each row.
+
+        Args:
+            batch: ``input_ids`` and ``attention_mask`` [batch, length], ``token_type_ids`` where
+                the tokenizer makes them; for choices also ``num_choices``.
+            names: The adapter of every row (of every example, where it has several choices).
+
+        Returns:
+            The logits of every row in order; their shapes are those of the heads, without the
+            dimension of the batch.
+
+        Raises:
+            DataError: There is not one name for each row.
+            UnknownNameError: There is no adapter of that name.
+        """
+        count = batch.get("num_choices", 1)
+        total = len(batch["input_ids"]) // count
+        if len(names) != total:
+            raise DataError(
+                f"There are {len(names)} names for {total} rows: name one adapter for each row."
+            )
+        used = {name: self[name] for name in dict.fromkeys(names)}
+        rank = {name: k for k, name in enumerate(used)}
+        order = sorted(range(total), key=lambda i: rank[names[i]])
+        rows = torch.tensor([i * count + c for i in order for c in range(count)])
+        rows = rows.to(batch["input_ids"].device)
+        ready = {key: batch[key][rows] for key in INPUTS if key in batch}
+        groups, start = [], 0
+        for name in used:
+            stop = start + count * list(names).count(name)
+            groups.append((name, slice(start, stop)))
+            start = stop
+        hidden = self._states(ready, Groups(groups, max(s.extra for s in used.values())))
+        found = []
+        for name, own in groups:
+            part = dict(batch) | {key: value[own] for key, value in ready.items()}
+            found += list(used[name].head(hidden[own], part))
+        return [logits for _, logits in sorted(zip(order, found, strict=True), key=lambda p: p[0])]
+
+    def parallel(self, batch: Batch) -> dict[str, Tensor]:
+        """Run all adapters on one input, as one batch of as many copies.
+
+        Args:
+            batch: As in :meth:`forward`.
+
+        Returns:
+            The logits by adapter, as the single model's.
+        """
+        copies = {k: batch[k].repeat(len(self.names), 1) for k in INPUTS if k in batch}
+        total = len(batch["input_ids"]) // batch.get("num_choices", 1)
+        logits = self(dict(batch) | copies, [name for name in self.names for _ in range(total)])
+        return {
+            name: torch.stack(logits[k * total : (k + 1) * total])
+            for k, name in enumerate(self.names)
+        }
+
+    def _states(self, inputs: dict[str, Tensor], groups: Groups) -> Tensor:
+        """Return the states [batch, length, d] of rows that are sorted by adapter."""
+        longest = groups.extra
+        if longest:
+            mask = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))
+            inputs = {key: F.pad(value, (longest, 0)) for key, value in inputs.items()}
+            inputs["attention_mask"] = F.pad(mask, (longest, 0))
+            for name, rows in groups.rows:
+                inputs["attention_mask"][rows, longest - self[name].extra : longest] = 1
+        for name, _ in groups.rows:
+            single = self[name]
+            for decide in single.hooked(single.backbone._forward_pre_hooks):
+                decide(single.backbone, (), inputs)
+        self._groups.rows, self._groups.extra = groups.rows, longest
+        try:
+            return cast(Tensor, self.backbone(**inputs).last_hidden_state[:, longest:])
+        finally:
+            self._groups.rows, self._groups.extra = [], 0
+
+    def _made(self, header: dict[str, Any], tensors: dict[str, Tensor], folder: Folder) -> Single:
+        """Build one adapter beside the shared backbone and give it its weights."""
+        self._restore()
+        twin = copy.copy(self.encoder)
+        shared = [*self.backbone.parameters(), *self.backbone.buffers()]
+        twin.backbone = copy.deepcopy(self.encoder.backbone, {id(t): t for t in shared})
+        twin.anatomy = describe(twin.backbone)
+        method = methods.get(header["method"])
+        with torch.random.fork_rng(devices=[]):
+            method.attach(twin)
+            head = heads.build(header["head"])
+        parts = dict(sites.parts(twin.backbone))
+        own = {id(p) for part in parts.values() for p in part.parameters()}
+        changed = [p for p in self.backbone.parameters() if p.requires_grad and id(p) not in own]
+        self.backbone.requires_grad_(False)
+        if changed:
+            raise CheckpointError(
+                f"The checkpoint {folder} is of the method {method.name!r}, which changes weights "
+                "of the encoder that the other adapters share: serve it as a model of its own."
+            )
+        weight = next(self.backbone.parameters())
+        single = Single(
+            twin, method, head.to(weight.device, weight.dtype), header["task"]["labels"]
+        )
+        if single.hooked(twin.backbone._forward_hooks):
+            raise CheckpointError(
+                f"The checkpoint {folder} is of the method {method.name!r}, which changes what the "
+                "whole encoder returns: serve it as a model of its own."
+            )
+        live = {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
+        for path, part in parts.items():
+            live |= {f"backbone.{path}.{name}": t for name, t in part.state_dict().items()}
+        checkpoints.fill(live, tensors, folder)
+        return single.eval()
+
+    def _restore(self) -> None:
+        """Make the shared backbone a bare one."""
+        for slot, original in self._switched:
+            slot.set(original)
+        self._switched = []
+
+    def _arrange(self) -> None:
+        """Put a switch wherever an adapter has parts."""
+        self._restore()
+        self.singles = nn.ModuleList(self._index.values())
+        paths = {path for single in self._index.values() for path in single.places()}
+        for path in paths:
+            if not _inside(path, paths):
+                parent, _, name = path.rpartition(".")
+                slot = Slot(self.backbone.get_submodule(parent), name)
+                original = slot.get()
+                versions = {name: single.version(path) for name, single in self._index.items()}
+                own = {name: module for name, module in versions.items() if module is not None}
+                kind = EmbeddingSwitch if slot == self.encoder.anatomy.embeddings else Switch
+                slot.set(kind(original, own, self._groups).eval())
+                self._switched.append((slot, original))
+
+
+def several(encoder: str | Encoder, folders: Mapping[str, Folder]) -> Several:
+    """Put several trained adapters, each with its head, into one encoder.
+
+    Args:
+        encoder: The one that all of them were trained with: a name, or one that is not in use.
+        folders: Name of each adapter → its checkpoint.
+
+    Returns:
+        The adapters, ready for :meth:`Several.forward` and :meth:`Several.parallel`.
+
+    Raises:
+        CheckpointError: See :meth:`Several.add`.
+        SettingsError: The encoder carries a method already.
+    """
+    together = Several(load_encoder(encoder) if isinstance(encoder, str) else encoder)
+    for name, folder in folders.items():
+        together.add(name, folder)
+    return together
+
+
+def extra(embeddings: nn.Module) -> int:
+    """Return how many vectors embeddings put before the tokens."""
+    return embeddings.extra if isinstance(embeddings, EmbeddingSite) else 0
+
+
+def _inside(path: str, others: Any) -> bool:
+    return any(path.startswith(f"{other}.") for other in others)
+
+
+def _joined(results: list[Any]) -> Any:
+    """Join results along the batch, tuples piece by piece.
+
+    Attention weights [batch, heads, length, p + length] are filled up on the left, where the
+    prefixes stand: what an adapter does not have gets no attention.
+    """
+    first = results[0]
+    if isinstance(first, tuple):
+        return tuple(_joined(list(pieces)) for pieces in zip(*results, strict=True))
+    if not isinstance(first, Tensor):
+        return first
+    longest = max(result.shape[-1] for result in results)
+    return torch.cat([F.pad(result, (longest - result.shape[-1], 0)) for result in results])
