@@ -26,8 +26,8 @@ export PYTHONHASHSEED ?= 0
 # A page has no widgets; without this, tqdm would say so in every chapter.
 export PYTHONWARNINGS ?= ignore:IProgress not found
 
-.PHONY: help env env-next lint test test-package test-chapters test-next chapters book linkcheck record-times \
-	links strip clean distclean
+.PHONY: help env env-next lint test test-package test-chapters test-next support chapters book linkcheck \
+	record-times links strip clean distclean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -73,7 +73,7 @@ lint: env  ## ruff, mypy, codespell, links and outputs in step
 	$(PY) -m tools.owner --check
 	$(PY) -m tools.strip --check
 
-test-package test-next: export PEFTLAB_MODELS ?= $(CURDIR)/.peftlab/models
+test-package test-next support: export PEFTLAB_MODELS ?= $(CURDIR)/.peftlab/models
 
 test-package: lint $(MINILM)
 	$(PY) $(PYTEST) tests
@@ -88,6 +88,13 @@ test-chapters: env
 	$(PY) -m tools.chapters copy $(EXECUTED)/book
 	$(PY) $(NBMAKE) --overwrite $(EXECUTED)/book
 	$(PY) -m tools.chapters keep $(EXECUTED)/book
+
+# What works with which method: the outcomes of the contract's tests, for a page of the book.
+SUPPORT := book/reference/support.json
+support: env env-next $(MINILM)  ## run the support tests in both environments and write the support matrix
+	rm -f $(SUPPORT)
+	$(PY) $(PYTEST) --support $(SUPPORT) tests/methods/test_contract.py -k "test_support or test_merge_and_back"
+	$(NEXT) $(PYTEST) --support $(SUPPORT) tests/methods/test_contract.py -k "test_support or test_merge_and_back"
 
 # --- book -----------------------------------------------------------------------------------
 

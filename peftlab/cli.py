@@ -9,9 +9,14 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from peftlab.errors import PeftlabError, SettingsError
+
+if TYPE_CHECKING:
+    from peftlab.methods import Method
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,7 +70,19 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
     bench.set_defaults(do=_bench)
 
-    methods = commands.add_parser("methods", help="list the methods and their presets")
+    methods = commands.add_parser(
+        "methods",
+        help="list the methods and their presets, with their sizes",
+        description="List the methods and their presets with the parameters that each trains, "
+        "stores and adds at inference, and the FLOPs that it adds to a forward pass, per token, "
+        "while it is not merged.",
+    )
+    methods.add_argument(
+        "--encoder", default="bert-base", metavar="SHAPE", help="count on it (default: bert-base)"
+    )
+    methods.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the counts on every known shape there"
+    )
     methods.set_defaults(do=_methods)
 
     pretrain = commands.add_parser(
@@ -126,11 +143,7 @@ def _bench(options: argparse.Namespace) -> int:
     from peftlab import bench
 
     measure = bench.get(options.name)
-    if options.json is not None and not options.json.parent.is_dir():
-        raise SettingsError(
-            f"The folder of {options.json} does not exist: make it first, so that the result of "
-            "the measurement has a place."
-        )
+    _check_place(options.json)
     rows = measure()
     print(f"{'name':<12} {'against':<24} {'ratio':>6}   95 % interval   unit")
     for row in rows:
@@ -138,23 +151,82 @@ def _bench(options: argparse.Namespace) -> int:
             f"{row.name:<12} {row.against:<24} {row.ratio:>6.2f}   "
             f"{row.low:>5.2f} – {row.high:<5.2f}   {row.unit}"
         )
-    if options.json is not None:
-        text = json.dumps([row._asdict() for row in rows], indent=1)
-        options.json.write_text(text + "\n", encoding="utf-8")
+    _write([row._asdict() for row in rows], options.json)
     return 0
 
 
 def _methods(options: argparse.Namespace) -> int:
     from peftlab import methods
+    from peftlab.shapes import LENGTH, SHAPES, sizes
 
+    _check_place(options.json)
+    here, left_out = sizes(options.encoder)
+    catalogue = methods.catalogue()
+    wide = max(map(len, catalogue))
+    print(f"on {options.encoder}, without the head; FLOPs per token of a text of {LENGTH} tokens")
+    print(f"{'':{wide}} {'trainable':>12} {'stored':>12} {'inference':>12} {'added FLOPs':>12}")
     for name, cls in methods.classes().items():
         print(f"{name} ({cls.__name__}, {cls.paper})")
-        own = {label: m for label, m in methods.presets().items() if m.name == name}
-        for label, method in ({f"{name} as it is": cls()} | own).items():
-            values = [f"{k}={v}" for k, v in method.settings().items() if k != "name"]
-            merge = "can be merged" if method.mergeable else "cannot be merged"
-            print(f"  {label}: {', '.join([*values, merge])}")
+        for size in here:
+            method = catalogue[size.method]
+            if method.name == name:
+                merge = "can be merged" if method.mergeable else "cannot be merged"
+                print(
+                    f"{size.method:{wide}} {size.trainable:>12,} {size.stored:>12,} "
+                    f"{size.inference:>12,} {size.flops:>12,.0f}  "
+                    f"{', '.join([merge, *_changed(method)])}"
+                )
+    for name, reason in left_out.items():
+        print(f"left out: {name}: {reason}")
+    if options.json is not None:
+        rows = []
+        for shape in SHAPES:
+            found, left_out = sizes(shape)
+            rows += [
+                {
+                    "method": size.method,
+                    "encoder": size.encoder,
+                    "trainable": size.trainable,
+                    "stored": size.stored,
+                    "inference": size.inference,
+                }
+                for size in found
+            ]
+            for name, reason in left_out.items():
+                print(f"left out of {options.json}: {name} on {shape}: {reason}")
+        _write(rows, options.json)
     return 0
+
+
+def _changed(method: Method) -> list[str]:
+    """Return the settings of a method that are not its defaults, in words."""
+    values = {f.name: (getattr(method, f.name), f.default) for f in fields(method)}
+    return [f"{name}={_spoken(value)}" for name, (value, usual) in values.items() if value != usual]
+
+
+def _spoken(value: Any) -> str:
+    """Return a setting in words: a method by its name and what is not its default."""
+    from peftlab.methods import Method
+
+    if isinstance(value, Method):
+        return f"{value.name}({', '.join(_changed(value))})"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_spoken, value))})"
+    return str(value)
+
+
+def _check_place(file: Path | None) -> None:
+    """Refuse a file without a folder before the work for it is done."""
+    if file is not None and not file.parent.is_dir():
+        raise SettingsError(
+            f"The folder of {file} does not exist: make it first, so that the result has a place."
+        )
+
+
+def _write(rows: list[dict[str, Any]], file: Path | None) -> None:
+    """Write rows as JSON, if a file was asked for."""
+    if file is not None:
+        file.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 def _pretrain(options: argparse.Namespace) -> int:

@@ -1,28 +1,34 @@
 """What works with a method: the checks behind the support matrix of the book.
 
-Every check runs a real forward or backward pass on a copy of a model and raises if something does
-not hold. The tests run the same checks for every method on every family of encoders.
+Every check runs a real forward or backward pass and raises if something does not hold. The tests
+run them for every method on every family of encoders and hold each method to what it declares
+(:func:`verify`); the matrix that they leave behind is in :mod:`peftlab.matrix`.
 """
 
 from __future__ import annotations
 
 import copy
+import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from peftlab.errors import PeftlabError
+from peftlab.errors import PeftlabError, unknown
+from peftlab.methods.composition import Composed
 
 if TYPE_CHECKING:
+    from peftlab.methods.base import Method
     from peftlab.models import Model
 
 Batch = Mapping[str, Any]
 
 #: Largest difference of logits of order 1 after merging, by the type of the weights. In the half
-#: types it is the rounding of the merged weights: five times what was measured on tiny encoders.
-MERGE_TOLERANCE = {torch.float32: 1e-5, torch.float16: 7e-3, torch.bfloat16: 3e-2}
+#: types it is the rounding of the merged weights: twice the most that tiny encoders of width 128
+#: showed over four seeds.
+MERGE_TOLERANCE = {torch.float32: 1e-5, torch.float16: 1.3e-2, torch.bfloat16: 1e-1}
 
 
 class Unsupported(PeftlabError):
@@ -46,48 +52,157 @@ def check_merge(model: Model, batch: Batch) -> None:
     _close(after, before, MERGE_TOLERANCE[next(model.parameters()).dtype])
 
 
+def check_fp32(model: Model, batch: Batch) -> None:
+    """A step gives finite gradients."""
+    model.train()
+    _finite(_gradients(model, model(batch).loss))
+
+
 def check_bf16(model: Model, batch: Batch) -> None:
     """A step under bf16 autocast gives finite gradients in the types of the weights."""
     model.train()
     with torch.autocast(batch["input_ids"].device.type, dtype=torch.bfloat16):
         loss = model(batch).loss
-    for name, gradient in _gradients(model, loss).items():
-        if not gradient.isfinite().all():
-            raise Unsupported(f"The gradient of {name} under bf16 autocast is not finite.")
+    _finite(_gradients(model, loss))
 
 
 def check_checkpointing(model: Model, batch: Batch) -> None:
     """Recomputing activations in the backward pass changes no gradient (≤ 1e-6)."""
     model.train()
+    backbone: Any = model.backbone
+    backbone.config.use_cache = False  # a cache is what decoders keep, and would be warned about
+    # newer releases of transformers 5 have another name for it
+    enable = getattr(backbone, "activation_checkpointing_enable", None)
+    enable = enable or backbone.gradient_checkpointing_enable
     gradients = []
     with torch.random.fork_rng(devices=[]):
         for _ in range(2):
             torch.manual_seed(0)  # both passes draw the same dropout
             gradients.append(_gradients(model, model(batch).loss))
             # the older, reentrant kind gives no gradients where the embeddings are frozen
-            model.backbone.gradient_checkpointing_enable(  # type: ignore[operator]
-                gradient_checkpointing_kwargs={"use_reentrant": False}
-            )
+            enable({"use_reentrant": False})
     for name, gradient in gradients[0].items():
         _close(gradients[1][name], gradient, 1e-6)
 
 
 def check_compile(model: Model, batch: Batch) -> None:
     """``torch.compile`` captures the whole forward pass in one graph, with equal logits."""
+    from torch._dynamo.exc import TorchDynamoException
+
     model.eval()
     torch.compiler.reset()
     compiled = torch.compile(model, backend="eager", fullgraph=True)
+    try:
+        with torch.no_grad():
+            logits = compiled(_inputs(batch)).logits
+    except TorchDynamoException as error:
+        reason = _first_line(error)
+        raise Unsupported(f"torch.compile cannot capture one whole graph: {reason}") from error
+    _close(logits, _logits(model, batch), 1e-6)
+
+
+def check_save(model: Model, batch: Batch) -> None:
+    """The model comes back from its checkpoint with the same logits (≤ 1e-6)."""
+    from peftlab.checkpoints import load
+
+    model.eval()
+    with tempfile.TemporaryDirectory() as folder:
+        loaded = load(model.save(folder), task=model.task).to(model.device)
+    _close(_logits(loaded, batch), _logits(model, batch), 1e-6)
+
+
+def check_several(model: Model, batch: Batch) -> None:
+    """Two trained states in one encoder give every row the logits of its own (≤ 1e-5)."""
+    from peftlab.encoders import load_encoder
+    from peftlab.serving import several
+
+    model.eval()
+    other = copy.deepcopy(model)
     with torch.no_grad():
-        _close(compiled(_inputs(batch)).logits, _logits(model, batch), 1e-6)
+        for _, parameter in other.trainable_parameters():
+            parameter.mul_(0.5)
+    both = {"one": model, "other": other}
+    encoder = load_encoder(
+        model.encoder.name, attention=model.encoder.backbone.config._attn_implementation
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        folders = {name: each.save(Path(folder) / name) for name, each in both.items()}
+        together = several(encoder, folders).to(model.device)
+    names = [("one", "other")[i % 2] for i in range(len(batch["input_ids"]))]
+    with torch.no_grad():
+        found = together(_inputs(batch), names)
+    wanted = {name: _logits(each, batch) for name, each in both.items()}
+    for i, name in enumerate(names):
+        _close(found[i], wanted[name][i], 1e-5)
 
 
+#: One column of the support matrix each, in this order.
 CHECKS: dict[str, Callable[[Model, Batch], None]] = {
-    "padding": check_padding,
-    "merge": check_merge,
+    "fp32": check_fp32,
     "bf16": check_bf16,
+    "padding": check_padding,
     "checkpointing": check_checkpointing,
     "compile": check_compile,
+    "merge": check_merge,
+    "save": check_save,
+    "several": check_several,
 }
+
+
+def declared(method: Method) -> dict[str, str]:
+    """Return which checks a method says it cannot pass, with the reasons.
+
+    That is its ``cannot``, ``merge`` where it is not mergeable, and for a composition what its
+    members cannot.
+
+    Raises:
+        UnknownNameError: It names a check that does not exist.
+    """
+    for check in method.cannot:
+        if check not in CHECKS:
+            raise unknown(f"support check (in what {method.name!r} cannot)", check, CHECKS)
+    reasons: dict[str, str] = {}
+    for member, _ in method.parts() if isinstance(method, Composed) else ():
+        reasons |= declared(member)
+    reasons.pop("merge", None)
+    if not method.mergeable:
+        reasons["merge"] = "its parts are not linear maps of a layer's input"
+    return reasons | dict(method.cannot)
+
+
+def verify(model: Model, batch: Batch, check: str) -> None:
+    """Run one check and hold the model's method to what it declares.
+
+    Args:
+        model: Is changed by the check.
+        batch: Labelled texts of different lengths, on the model's device.
+        check: One of :data:`CHECKS`.
+
+    Raises:
+        Unsupported: The method declares that this cannot work, but it does, or it fails only after
+            it has changed weights.
+        Exception: What the check raised, if nothing was declared; or, if it was, an error that is
+            not one of peftlab's clear ones.
+    """
+    reason = declared(model.method).get(check)
+    if reason is None:
+        CHECKS[check](model, batch)
+        return
+    before = copy.deepcopy(model.state_dict())
+    try:
+        CHECKS[check](model, batch)
+    except PeftlabError:
+        after = model.state_dict()
+        if after.keys() == before.keys() and all(map(torch.equal, after.values(), before.values())):
+            return
+        raise Unsupported(
+            f"The check {check!r} fails as {model.method.name!r} declares, but only after weights "
+            "were changed: refuse earlier."
+        ) from None
+    raise Unsupported(
+        f"The method {model.method.name!r} declares that {check!r} cannot work ({reason}), but it "
+        "does: take it out of what the method cannot."
+    )
 
 
 def support(model: Model, batch: Batch) -> dict[str, str]:
@@ -106,7 +221,7 @@ def support(model: Model, batch: Batch) -> dict[str, str]:
             check(copy.deepcopy(model), batch)
             found[name] = "yes"
         except Exception as error:  # whatever stops it, the matrix says so
-            found[name] = f"no: {str(error).strip().splitlines()[0]}"
+            found[name] = f"no: {_first_line(error)}"
     return found
 
 
@@ -121,8 +236,18 @@ def _logits(model: Model, batch: Batch) -> Tensor:
 
 def _gradients(model: Model, loss: Tensor) -> dict[str, Tensor]:
     names, parameters = zip(*model.trainable_parameters(), strict=True)
-    gradients = torch.autograd.grad(loss, parameters)
-    return dict(zip(names, gradients, strict=True))
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=model.method.partial)
+    return {n: g for n, g in zip(names, gradients, strict=True) if g is not None}
+
+
+def _finite(gradients: Mapping[str, Tensor]) -> None:
+    for name, gradient in gradients.items():
+        if not gradient.isfinite().all():
+            raise Unsupported(f"The gradient of {name} is not finite.")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _close(found: Tensor, wanted: Tensor, tolerance: float) -> None:

@@ -13,6 +13,8 @@ import pytest
 from peftlab import bench, cli, methods
 from peftlab.bench import Row
 from peftlab.cli import main
+from peftlab.methods import registry
+from peftlab.methods.finetuning import TopLayers
 
 FILE = """
 name = "small"
@@ -156,6 +158,7 @@ def toml(value) -> str:
 def test_bad_input_is_one_sentence_and_nothing_is_written(case, own, tmp_path, capsys):
     changes, files, words = BAD_INPUT[case]
     file = own(changes, files)
+    capsys.readouterr()  # transformers draws a bar when the encoder is saved
     assert main(["run", str(file), "--folder", str(tmp_path / "results")]) == 2
     assert words in sentence(capsys)
     left = [p for p in tmp_path.glob("results/**/*") if p.is_file() and p.suffix != ".lock"]
@@ -210,11 +213,55 @@ def test_wrong_arguments_exit_with_2(arguments):
     assert exit_.value.code == 2
 
 
-def test_methods_are_listed_with_their_presets(capsys):
+def test_methods_are_listed_with_their_presets_and_sizes(capsys):
     assert main(["methods"]) == 0
     out = capsys.readouterr().out
     for name in {*methods.names(), *methods.presets()}:
         assert name in out
+    row = next(line for line in out.splitlines() if line.startswith("lora-8-all "))
+    assert row.split()[1:5] == ["1,327,104"] * 3 + ["2,654,208"]
+    assert "can be merged, targets=" in row
+
+
+def test_methods_are_counted_on_every_shape(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(registry, "_presets", methods.presets())
+    methods.preset("top-13", TopLayers(layers=13))
+    file = tmp_path / "methods.json"
+    assert main(["methods", "--encoder", "bert-large", "--json", str(file)]) == 0
+    rows = {(row["method"], row["encoder"]): row for row in json.loads(file.read_text())}
+    shapes = ("bert-base", "roberta-base", "xlm-roberta-base", "bert-large")
+    wanted = {(name, shape) for name in methods.catalogue() for shape in shapes}
+    assert wanted - set(rows) == {("top-13", shape) for shape in shapes[:3]}
+    assert set(rows) <= wanted
+    assert rows["pfeiffer-16", "bert-large"] == {
+        "method": "pfeiffer-16",
+        "encoder": "bert-large",
+        **dict.fromkeys(("trainable", "stored", "inference"), 3_171_840),
+    }
+    out = capsys.readouterr().out
+    assert "on bert-large" in out
+    assert "3,171,840" in out
+    for shape in shapes[:3]:
+        assert f"top-13 on {shape}: layers is 13" in out
+
+
+def test_what_cannot_be_counted_here_is_said(capsys, monkeypatch):
+    monkeypatch.setattr(registry, "_presets", methods.presets())
+    methods.preset("top-13", TopLayers(layers=13))
+    assert main(["methods"]) == 0
+    assert "left out: top-13: layers is 13" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--encoder", "bert-bse"], "did you mean 'bert-base'"),
+        (["--json", "no/such/folder/methods.json"], "make it first"),
+    ],
+)
+def test_a_mistake_in_methods_is_one_sentence(arguments, words, capsys):
+    assert main(["methods", *arguments]) == 2
+    assert words in sentence(capsys)
 
 
 @pytest.fixture

@@ -6,10 +6,12 @@ import re
 from xml.etree import ElementTree
 
 import pytest
+from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.colors import to_rgb
 
 from peftlab import plots
 from peftlab.errors import RecordError
+from peftlab.plots import page
 from peftlab.plots.page import THEMES
 from tests.results.made import grid, record
 
@@ -26,7 +28,23 @@ WITH_TRANSFER = [
     for seed in (0, 1)
     for random in (False, True)
 ]
+#: Thirty methods whose scores are close, as in the book, three seeds each.
+MANY = [
+    record(
+        f"method-{i:02}",
+        "glue/sst2",
+        seed,
+        accuracy=0.86 - 0.001 * (i % 7) - 0.02 * (i > 26) + seed / 250,
+        rows=1000,
+        trainable=int(10 ** (3 + i / 7)) if i else 0,
+        stored=int(10 ** (3 + i / 10)) if i else 0,
+        inference=0 if i % 5 == 0 else int(10 ** (3 + i / 9)),
+    )
+    for i in range(30)
+    for seed in (0, 1, 2)
+]
 ALL = {
+    "overview": lambda: plots.overview([*grid(), *MANY[:9]]),
     "scores": lambda: plots.scores(grid()),
     "differences": lambda: plots.differences(grid()),
     "trade_off": lambda: plots.trade_off(grid()),
@@ -78,11 +96,11 @@ def test_there_are_words_and_a_table(plot):
 
 
 def test_the_page_shows_both_themes_with_alt_text_and_the_table(plot):
-    page = plot._repr_html_()
-    assert page.count("<img") == 2
-    assert len(set(re.findall(r'alt="([^"]+)"', page))) == 1
-    assert {"only-light", "only-dark"} <= set(re.findall(r'class="([^"]+)"', page))
-    assert page.count("<tr") == len(plot.table) + 1
+    text = plot._repr_html_()
+    assert text.count("<img") == 2
+    assert len(set(re.findall(r'alt="([^"]+)"', text))) == 1
+    assert {"only-light", "only-dark"} <= set(re.findall(r'class="([^"]+)"', text))
+    assert text.count("<tr") == len(plot.table) + 1
 
 
 def test_the_same_records_give_the_same_drawing(request, plot):
@@ -134,6 +152,48 @@ def test_methods_differ_in_colour_and_marker():
     assert len({line.get_color() for line in lines}) == 3
 
 
+def test_thirty_methods_differ_in_colour_and_marker_too():
+    assert len(set(page.styles([f"method {i}" for i in range(100)]).values())) == 100
+
+
+def test_overview_has_one_point_a_method_at_its_three_counts():
+    plot = plots.overview(
+        [*MANY, record("majority", rate=None, accuracy=0.5)], without=["majority"]
+    )
+    assert len(plot.table) == 30
+    axes = plot.figure.get_axes()
+    assert len(axes) == 3
+    assert len({axis.get_ylim() for axis in axes}) == 1
+    for axis, count in zip(axes, ("trainable", "stored", "inference"), strict=True):
+        points = {
+            (float(c.lines[0].get_xdata()[0]), float(c.lines[0].get_ydata()[0]))
+            for c in axis.containers
+        }
+        assert points == set(zip(plot.table[count].astype(float), plot.table["mean"], strict=True))
+        low, high = axis.get_xlim()
+        assert all(low < x < high for x, _ in points)
+    bars = [c.lines[2][0].get_segments()[0] for c in axes[0].containers]
+    for bar, row in zip(bars, plot.table.itertuples(), strict=True):
+        assert bar[:, 1] == pytest.approx([row.lowest, row.highest])
+    first = plot.table.set_index("method").loc["method-00"]
+    assert (first["lowest"], first["highest"]) == pytest.approx((0.86, 0.868))
+    assert "method-12: 0." in plot.alt
+
+
+@pytest.mark.parametrize("records", [MANY, grid(), MANY[:3]], ids=["many", "two tasks", "one"])
+def test_names_in_the_overview_do_not_overlap(records):
+    plot = plots.overview(records)
+    for figure in plot.figures.values():
+        renderer = RendererAgg(figure.bbox.width, figure.bbox.height, figure.dpi)
+        boxes = [
+            text.get_window_extent(renderer) for axis in figure.get_axes() for text in axis.texts
+        ]
+        assert len(boxes) == len(plot.table)
+        for i, box in enumerate(boxes):
+            assert not any(box.overlaps(other) for other in boxes[:i])
+            assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
+
+
 def test_transfer_averages_over_seeds_and_keeps_their_range():
     table = plots.transfer(WITH_TRANSFER, "full").table.set_index(["series", "scored_on"])
     row = table.loc[("full", "de")]
@@ -153,6 +213,7 @@ def test_phases_add_up_to_the_mean_total():
 @pytest.mark.parametrize(
     "draw",
     [
+        plots.overview,
         plots.scores,
         plots.differences,
         plots.trade_off,

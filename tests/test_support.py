@@ -1,13 +1,18 @@
-"""The support matrix can say no: checks fail where something does not hold."""
+"""The checks can say no, and a method is held to what it declares."""
 
 from __future__ import annotations
+
+import warnings
+from typing import ClassVar
 
 import pytest
 import torch
 
 import peftlab as pl
 from peftlab import support
+from peftlab.errors import SettingsError, UnknownNameError
 from peftlab.methods.base import Part
+from peftlab.methods.composition import Union
 from peftlab.methods.sites import linear_site
 from peftlab.training.batches import collate
 
@@ -26,6 +31,36 @@ class Breaking(Part):
         return y * 2 if float(y.detach().sum()) > 0 else y * 3
 
 
+class Infinite(Part):
+    """Gives gradients that are not finite where y is zero, which here is everywhere."""
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return y + (y - y).abs().sqrt()
+
+
+class Drawing(Part):
+    """Draws a tensor that nothing stores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("noise", torch.randn(()), persistent=False)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return y * self.noise
+
+
+class Counting(Part):
+    """Does something else each time it is called, so that recomputing is not the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return y * self.calls
+
+
 @pytest.fixture
 def batch(make_encoder, toy_task, rows):
     return collate(toy_task.encode(rows, make_encoder().tokenizer, 64), 0)
@@ -42,7 +77,16 @@ def test_matrix(make_encoder, toy_task, batch):
 
 @pytest.mark.parametrize(
     ("part", "check", "reason"),
-    [(OverPadding, "padding", "differ"), (Breaking, "compile", ""), (OverPadding, "merge", "")],
+    [
+        (OverPadding, "padding", "differ"),
+        (Breaking, "compile", "one whole graph"),
+        (OverPadding, "merge", "cannot be folded"),
+        (Infinite, "fp32", "not finite"),
+        (Infinite, "bf16", "not finite"),
+        (Drawing, "save", "differ"),
+        (Drawing, "several", "differ"),
+        (Counting, "checkpointing", "differ"),
+    ],
 )
 def test_faults_are_found(make_encoder, toy_task, batch, part, check, reason):
     model = pl.model(make_encoder(), toy_task, pl.LoRA())
@@ -51,3 +95,71 @@ def test_faults_are_found(make_encoder, toy_task, batch, part, check, reason):
     found = support.support(model, batch)[check]
     assert found.startswith("no: ")
     assert reason in found
+
+
+def test_checkpointing_is_checked_without_a_warning(make_encoder, model_type, toy_task, batch):
+    model = pl.model(make_encoder(model_type), toy_task, pl.LoRA())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        support.check_checkpointing(model, batch)
+    assert all(layer.module.gradient_checkpointing for layer in model.encoder.anatomy.layers)
+
+
+class Honest(pl.LoRA):
+    """LoRA that says that padding and compiling are beyond it."""
+
+    cannot: ClassVar = {"padding": "it looks at padding", "compile": "it asks for a number"}
+
+
+def test_a_declared_no_must_be_true(make_encoder, toy_task, batch):
+    model = pl.model(make_encoder(), toy_task, Honest())
+    with pytest.raises(support.Unsupported, match="declares that 'padding' cannot work"):
+        support.verify(model, batch, "padding")
+    site = linear_site(model.encoder.anatomy.layers[0].query)
+    site.add(site.parts, "over", OverPadding())
+    site.add(site.parts, "breaking", Breaking())
+    support.verify(model, batch, "padding")
+    support.verify(model, batch, "compile")
+    support.verify(model, batch, "bf16")
+
+
+def test_a_declared_no_needs_a_clear_error(make_encoder, toy_task, batch, monkeypatch):
+    def crash(model, batch):
+        raise ZeroDivisionError
+
+    monkeypatch.setitem(support.CHECKS, "padding", crash)
+    with pytest.raises(ZeroDivisionError):
+        support.verify(pl.model(make_encoder(), toy_task, Honest()), batch, "padding")
+
+
+def test_a_declared_no_may_change_no_weight(make_encoder, toy_task, batch, monkeypatch):
+    def late(model, batch):
+        with torch.no_grad():
+            next(model.parameters()).add_(1)
+        raise SettingsError("Too late.")
+
+    monkeypatch.setitem(support.CHECKS, "padding", late)
+    with pytest.raises(support.Unsupported, match="after weights were changed"):
+        support.verify(pl.model(make_encoder(), toy_task, Honest()), batch, "padding")
+
+
+def test_what_is_not_declared_must_work(make_encoder, toy_task, batch):
+    model = pl.model(make_encoder(), toy_task, pl.LoRA())
+    site = linear_site(model.encoder.anatomy.layers[0].query)
+    site.add(site.parts, "over", OverPadding())
+    with pytest.raises(support.Unsupported, match="differ"):
+        support.verify(model, batch, "padding")
+
+
+def test_declared():
+    assert set(support.declared(pl.Adapter())) == {"merge"}
+    assert support.declared(pl.LoRA()) == {}
+    assert set(support.declared(pl.Full())) == {"merge", "several"}
+    assert set(support.declared(Union(pl.LoRA(), pl.Full()))) == {"merge", "several"}
+    assert set(support.declared(Honest())) == {"padding", "compile"}
+
+    class Typo(pl.LoRA):
+        cannot: ClassVar = {"pading": "a typo"}
+
+    with pytest.raises(UnknownNameError, match="did you mean 'padding'"):
+        support.declared(Typo())

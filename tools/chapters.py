@@ -28,7 +28,13 @@ from tools.owner import ROOT
 
 CACHE = ROOT / "_build" / ".jupyter_cache"
 TIMES = ROOT / "book" / "chapters.json"
-INPUTS = ("peftlab", "book/results", "book/experiments", "constraints.txt")
+INPUTS = (
+    "peftlab",
+    "book/results",
+    "book/experiments",
+    "book/reference/support.json",
+    "constraints.txt",
+)
 
 
 def contents(root: Path = ROOT) -> list[list[Path]]:

@@ -4,6 +4,7 @@ Methods are told apart by colour and by marker (the palette is safe for colour-b
 axes bear units. Nothing is drawn that is not in the table.
 """
 
+from peftlab.plots.overview import overview
 from peftlab.plots.page import Plot
 from peftlab.plots.quality import learning_rates, scores, trade_off, transfer
 from peftlab.plots.runs import learning_curves, phases
@@ -14,6 +15,7 @@ __all__ = [
     "differences",
     "learning_curves",
     "learning_rates",
+    "overview",
     "phases",
     "scores",
     "trade_off",

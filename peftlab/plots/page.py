@@ -158,9 +158,10 @@ def panels(table: pd.DataFrame) -> list[tuple[tuple[str, bool, str], pd.DataFram
 
 
 def styles(names: Sequence[str]) -> dict[str, tuple[Any, str]]:
-    """Give each name a colour and a marker."""
+    """Give each name a colour and a marker; a hundred names have a pair each of their own."""
     colours = sns.color_palette("colorblind", len(names))
-    return {n: (colours[i], MARKERS[i % len(MARKERS)]) for i, n in enumerate(names)}
+    kinds = len(MARKERS)  # as many as the palette has colours: each round starts one further
+    return {n: (colours[i], MARKERS[(i + i // kinds) % kinds]) for i, n in enumerate(names)}
 
 
 def legend(axis: Axes) -> None:

@@ -19,6 +19,7 @@ from peftlab.results.statistics import summarise
 NAMES = {
     "trainable": "trainable parameters of the method",
     "stored": "parameters stored for the method",
+    "inference": "parameters that the unmerged method adds at inference",
 }
 
 
@@ -73,7 +74,7 @@ def scores(records: Sequence[Record], baseline: str = "full", split: str = "test
 
 def trade_off(
     records: Sequence[Record],
-    cost: Literal["trainable", "stored"] = "trainable",
+    cost: Literal["trainable", "stored", "inference"] = "trainable",
     split: str = "test",
 ) -> Plot:
     """Draw score against a number of parameters, methods as points with 95 % intervals.

@@ -27,8 +27,9 @@ from peftlab.pretraining.evaluate import cross_lingual_scores
 from peftlab.pretraining.examples import Source
 from peftlab.pretraining.losses import sentence_loss
 from peftlab.pretraining.recipe import Recipe
-from peftlab.pretraining.student import Bag, Student, mask_tokens
+from peftlab.pretraining.student import Bag, Student
 from peftlab.pretraining.teacher import Teacher, embed, principal_axes
+from peftlab.tasks.masking import mask_tokens
 
 LANGUAGES = {"en", "de", "es", "fr", "it", "pt", "nl", "da", "no", "cs", "ru", "tr"}
 

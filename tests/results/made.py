@@ -39,6 +39,8 @@ def record(
     dev: float | None = None,
     rows: int = 200,
     trainable: int = 1000,
+    stored: int | None = None,
+    inference: int = 0,
     transfer: dict[str, float] | None = None,
     **more: Any,
 ) -> Record:
@@ -60,7 +62,11 @@ def record(
         settings=asked,
         sizes=Sizes(train=100, dev=50, test=rows),
         parameters=Parameters(
-            trainable=trainable, stored=trainable, inference=0, head=10, backbone=5000
+            trainable=trainable,
+            stored=trainable if stored is None else stored,
+            inference=inference,
+            head=10,
+            backbone=5000,
         ),
         metrics=metrics,
         main_metric="accuracy",
