@@ -12,13 +12,17 @@ _WHERE = {
     "task": "peftlab.tasks",
     "model": "peftlab.models",
     "summary": "peftlab.models",
+    "add_task": "peftlab.models",
     "train": "peftlab.training",
     "evaluate": "peftlab.training",
     "TrainSettings": "peftlab.training",
+    "MultiTask": "peftlab.tasks.multi",
     "load": "peftlab.checkpoints",
     "fuse": "peftlab.joining",
     "average": "peftlab.joining",
     "several": "peftlab.serving",
+    "swap_language": "peftlab.languages",
+    "load_task_adapter": "peftlab.languages",
     "load_encoder": "peftlab.encoders",
     "PeftlabError": "peftlab.errors",
 }
@@ -28,32 +32,66 @@ if TYPE_CHECKING:
     from peftlab.encoders import load_encoder
     from peftlab.errors import PeftlabError
     from peftlab.joining import average, fuse
+    from peftlab.languages import load_task_adapter, swap_language
+    from peftlab.methods.adaptable import Adaptable
+    from peftlab.methods.adapterdrop import AdapterDrop, RobustAdapterDrop
     from peftlab.methods.bottleneck import Adapter
+    from peftlab.methods.compacter import Compacter
+    from peftlab.methods.composition import Stack, Union
     from peftlab.methods.finetuning import Full, HeadOnly, TopLayers
+    from peftlab.methods.focused import AdaptableFocused
     from peftlab.methods.fusion import AdapterFusion
+    from peftlab.methods.ia3 import IA3
+    from peftlab.methods.invertible import Invertible
     from peftlab.methods.lora import LoRA
-    from peftlab.models import model, summary
+    from peftlab.methods.madx import LanguageAdapter, TaskAdapter
+    from peftlab.methods.prefix import Prefix
+    from peftlab.methods.prompt import Prompt
+    from peftlab.methods.unipelt import UniPELT
+    from peftlab.methods.vectors import BitFit, LayerNormTuning
+    from peftlab.models import add_task, model, summary
     from peftlab.serving import several
     from peftlab.tasks import task
+    from peftlab.tasks.multi import MultiTask
     from peftlab.training import TrainSettings, evaluate, train
 
 __all__ = [
+    "IA3",
+    "Adaptable",
+    "AdaptableFocused",
     "Adapter",
+    "AdapterDrop",
     "AdapterFusion",
+    "BitFit",
+    "Compacter",
     "Full",
     "HeadOnly",
+    "Invertible",
+    "LanguageAdapter",
+    "LayerNormTuning",
     "LoRA",
+    "MultiTask",
     "PeftlabError",
+    "Prefix",
+    "Prompt",
+    "RobustAdapterDrop",
+    "Stack",
+    "TaskAdapter",
     "TopLayers",
     "TrainSettings",
+    "UniPELT",
+    "Union",
+    "add_task",
     "average",
     "evaluate",
     "fuse",
     "load",
     "load_encoder",
+    "load_task_adapter",
     "model",
     "several",
     "summary",
+    "swap_language",
     "task",
     "train",
 ]

@@ -122,8 +122,8 @@ def read(folder: Path, anatomy: Anatomy) -> tuple[Method, dict[str, Tensor]]:
         anatomy: Of the encoder that it shall be loaded into.
 
     Returns:
-        The method in its flat form, and its tensors under our names, made :func:`bare`. Tensors outside the encoder's
-        layers and embeddings, such as a head, are left out with a warning.
+        The method in its flat form, and its tensors under our names, made :func:`bare`. Tensors
+        outside the encoder's layers and embeddings, such as a head, are left out with a warning.
 
     Raises:
         CheckpointError: The files are damaged, or the method or one of its settings is not ours.

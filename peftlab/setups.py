@@ -116,10 +116,12 @@ def read(folder: Path, encoder: Encoder) -> tuple[AdapterFusion, dict[str, Tenso
         for k, (_, own) in enumerate(found)
         for path, tensor in own.items()
     }
+    places = {path.partition(OURS)[0] for path in tensors}
     for path, tensor in foreign.weights_in(folder / fused, WEIGHTS).items():
-        inside = path[path.index("encoder.layer.") :]
-        ours = inside.replace(f".adapter_fusion_layer.{fused}.", OURS)
-        tensors[f"backbone.{ours}"] = tensor
+        inside = path[path.find("encoder.layer.") :]
+        place, _, name = f"backbone.{inside}".partition(f".adapter_fusion_layer.{fused}.")
+        if place in places:  # theirs also makes fusions, without use, where adapters are left out
+            tensors[f"{place}{OURS}{name}"] = tensor
     return AdapterFusion(len(names), adapter, dropout), tensors
 
 

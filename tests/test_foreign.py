@@ -47,7 +47,7 @@ def edit(folder: Path, **changes: object) -> None:
         ("peft", {"target_modules": ["classifier"]}, "cannot be read"),
         ("adapters", {"composition_mode": "scale"}, "sets r to 8"),
         ("adapters", {"use_gating": True}, "lacks the tensor"),
-        ("adapters", {"architecture": "prefix_tuning"}, "of a method of adapters"),
+        ("adapters", {"architecture": "reft"}, "of a method of adapters"),
         ("adapters", {"attn_matrices": ["q", "k", "v"]}, "lacks the tensor"),
         ("adapters", {"r": 0}, "rank is 0"),
     ],
@@ -65,10 +65,9 @@ def test_settings_that_are_not_ours(make_encoder, toy_task, written, library, ch
     [
         ("AdapterPlusConfig", {"stochastic_depth": 0.0}),
         ("CompacterConfig", {"reduction_factor": 2}),
-        ("SeqBnInvConfig", {}),
-        ("MAMConfig", {}),
         ("IA3Config", {"alpha": 2}),
-        ("PrefixTuningConfig", {}),
+        ("LoReftConfig", {}),
+        ("VeraConfig", {}),
     ],
 )
 def test_adapters_that_are_not_ours(make_encoder, toy_task, tmp_path, config, settings):

@@ -159,7 +159,7 @@ def test_declared():
     assert set(support.declared(Honest())) == {"padding", "compile"}
 
     class Typo(pl.LoRA):
-        cannot: ClassVar = {"pading": "a typo"}
+        cannot: ClassVar = {"padding2": "no such check"}
 
     with pytest.raises(UnknownNameError, match="did you mean 'padding'"):
         support.declared(Typo())

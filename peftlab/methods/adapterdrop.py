@@ -116,7 +116,6 @@ class RobustAdapterDrop(Method):
     name: ClassVar[str] = "adapterdrop-robust"
     paper: ClassVar[str] = "rueckle2021adapterdrop"
     chapter: ClassVar[str] = "methods/adapterdrop"
-    partial: ClassVar[bool] = True
 
     adapter: Adapter = PFEIFFER
     draw: Draw = "released"
@@ -128,6 +127,11 @@ class RobustAdapterDrop(Method):
         _check_dropped(self.dropped)
         if self.draw not in KEPT:
             raise SettingsError(f"draw is {self.draw!r}: choose one of {', '.join(KEPT)}.")
+
+    @property
+    def partial(self) -> bool:
+        """Whether a training step may leave some of its parameters without a gradient."""
+        return True
 
     @property
     def starts_at_zero(self) -> bool:

@@ -121,14 +121,12 @@ class Method(ABC):
         paper: Citation key of its source in the book's bibliography.
         chapter: The page of the book that teaches it.
         cannot: What does not work with it: a check of :mod:`peftlab.support` → the reason.
-        partial: Whether a training step may leave some of its parameters without a gradient.
     """
 
     name: ClassVar[str]
     paper: ClassVar[str]
     chapter: ClassVar[str]
     cannot: ClassVar[Mapping[str, str]] = MappingProxyType({})
-    partial: ClassVar[bool] = False
 
     @property
     def mergeable(self) -> bool:
@@ -139,6 +137,11 @@ class Method(ABC):
     def starts_at_zero(self) -> bool:
         """Whether the encoder's output is unchanged before training."""
         return True
+
+    @property
+    def partial(self) -> bool:
+        """Whether a training step may leave some of its parameters without a gradient."""
+        return False
 
     @property
     def extra_tokens(self) -> int:

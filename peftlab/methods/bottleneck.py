@@ -192,10 +192,10 @@ class Adapter(Method):
     def to_library(self, library: Library, anatomy: Anatomy, suffix: str = "") -> Foreign | None:
         """Return how ``adapters`` writes it.
 
-        None for ``peft``, which has no bottleneck adapter, and for rational activations, which
-        ``adapters`` does not have. It averages gates over padding, as ``gate="all"`` does.
+        None for ``peft``, which has no bottleneck adapter, and for what ``adapters`` does not have:
+        rational activations, and gates that average over real tokens only.
         """
-        if library == "peft" or self.activation not in ACTIVATIONS:
+        if library == "peft" or self.activation not in ACTIVATIONS or self.gate == "real":
             return None
         d, factor = anatomy.hidden_size, self.reduction_factor
         if self.bottleneck_size is not None:

@@ -116,7 +116,7 @@ class Compacter(Method):
     .. math:: W^\top = \sum_{i=1}^{n} A_i \otimes (s_i\, t_i)
 
     The :math:`n^3` numbers of :math:`A` are one set for the whole encoder; the lowest bottleneck
-    owns them. Every bottleneck has :math:`2k(d + m) + m + d` of its own, two thirds of them biases
+    owns them. Every bottleneck has :math:`2k(d + m) + m + d` of its own, a third of them biases
     where k = 1. With h the result of a sublayer, x its input, LN its pretrained (frozen) LayerNorm:
 
     ============== ============================ =============================

@@ -36,6 +36,11 @@ class Composed(Method):
         """Whether no member changes the encoder's output before training."""
         return all(method.starts_at_zero for method, _ in self.parts())
 
+    @property
+    def partial(self) -> bool:
+        """Whether a training step may leave some of a member's parameters without a gradient."""
+        return any(method.partial for method, _ in self.parts())
+
     def attach(self, encoder: Encoder, suffix: str = "") -> None:
         """Attach every member."""
         for method, own in self.parts():

@@ -18,7 +18,10 @@ from peftlab.methods import sites
 from peftlab.training.batches import collate
 
 NAMES = methods.presets() | methods.defaults()
-METHODS = {method: name for name, method in NAMES.items()}  # each once, and by its shortest name
+METHODS = {  # each once, and by its shortest name
+    method: min((name for name, same in NAMES.items() if same == method), key=len)
+    for method in NAMES.values()
+}
 
 
 @pytest.fixture(params=METHODS, ids=METHODS.get)

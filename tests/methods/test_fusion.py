@@ -154,7 +154,7 @@ def test_the_penalty_is_part_of_the_loss(make_encoder, toy_task):
         )
         pl.train(model, settings=settings, show_progress=False)
         parts = [part for _, part in sites.parts(model.backbone)]
-        V = parts[0].value.weight
+        V = parts[0].value.weight.detach()
         distances[weight] = float((V - torch.eye(len(V))).norm())
     assert distances[10.0] < 0.5 * distances[0.0]
 
@@ -232,7 +232,7 @@ def test_adapters_reads_what_we_write(
     assert of_states <= 1e-5
     assert of_gradients <= 1e-5
     penalty = sum(part.penalty() for _, part in sites.parts(model.backbone))
-    assert float(theirs.get_fusion_regularization_loss()) == pytest.approx(float(penalty), rel=1e-5)
+    assert float(theirs.get_fusion_regularization_loss()) == pytest.approx(penalty.item(), rel=1e-5)
     with torch.no_grad():
         again = pl.load(tmp_path, encoder=make_encoder(model_type), task=toy_task)
         assert again.method == model.method
@@ -270,7 +270,6 @@ def test_we_read_what_adapters_writes(
     assert (own_states(model, inputs) - wanted).abs().max() <= 1e-5
 
 
-@pytest.mark.parametrize("model_type", ["bert"])
 def test_setups_that_are_not_ours(make_encoder, toy_task, tmp_path):
     adapters = pytest.importorskip("adapters")
     from adapters.composition import Fuse, Stack

@@ -409,14 +409,16 @@ def test_peft_cannot_classify_with_a_prefix_on_xlm_roberta(
     tiny_folder, make_encoder, toy_task, record_property
 ):
     peft = pytest.importorskip("peft")
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification, __version__
 
+    if int(__version__.partition(".")[0]) >= 5:
+        pytest.skip("it works with transformers 5")
     base = AutoModelForSequenceClassification.from_pretrained(tiny_folder("xlm-roberta"))
     config = peft.PrefixTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=4)
     theirs = peft.get_peft_model(base, config)
     with pytest.raises(TypeError) as error:
         theirs(input_ids=torch.tensor([[0, 7, 8, 2]]), attention_mask=torch.ones(1, 4))
-    fails = f"classification on XLM-RoBERTa raises TypeError: {str(error.value).splitlines()[0]}"
+    fails = f"with transformers 4, XLM-RoBERTa cannot classify: TypeError, {error.value}"
     note(record_property, "prefix", "peft", fails=fails)
     shifted = pl.Prefix(prefix_length=4, shift_positions=True)
     model = pl.model(make_encoder("xlm-roberta"), toy_task, shifted)
