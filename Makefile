@@ -26,7 +26,7 @@ export PYTHONHASHSEED ?= 0
 # A page has no widgets; without this, tqdm would say so in every chapter.
 export PYTHONWARNINGS ?= ignore:IProgress not found
 
-.PHONY: help env env-next lint test test-package test-chapters test-next support chapters book linkcheck \
+.PHONY: help env env-next lint test test-package test-chapters test-next test-slow support chapters book linkcheck \
 	record-times links strip clean distclean
 
 help:  ## list the commands
@@ -82,6 +82,9 @@ test-next: env-next $(MINILM)
 	$(NEXT) $(PYTEST) tests --ignore=tests/book
 	$(PY) -m tools.chapters copy $(EXECUTED)/next --first-of-part
 	$(NEXT) $(NBMAKE) $(EXECUTED)/next
+
+test-slow: env $(MINILM)  ## what calls a C++ compiler, or needs minutes for another reason
+	$(PY) $(PYTEST) tests -m slow
 
 # Every chapter, executed afresh by pytest in a folder of its own; kept for `make book`.
 test-chapters: env

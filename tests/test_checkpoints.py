@@ -21,8 +21,7 @@ from peftlab.files import replacing
 from peftlab.training.batches import collate
 
 MODEL_TYPES = ("bert", "roberta", "xlm-roberta")
-NAMES = methods.presets() | {name: cls() for name, cls in methods.classes().items()}
-METHODS = {method: name for name, method in NAMES.items()}  # each once
+METHODS = {method: name for name, method in methods.catalogue().items()}  # each once
 
 
 def trained(encoder: Any, task: Any, method: Any) -> Any:

@@ -232,7 +232,6 @@ def undisturbed(real, tmp_path_factory) -> tuple[Path, float]:
     return folder, time.monotonic() - began
 
 
-@pytest.mark.slow
 def test_a_grid_that_is_killed_ten_times_ends_like_one_that_is_not(real, undisturbed, tmp_path):
     expected, duration = what_came_out(undisturbed[0]), undisturbed[1]
     assert len(expected) == sum(cell.size() for cell in read(real).cells()) == 1 + 3 + 3
