@@ -92,12 +92,15 @@ test-chapters: env
 	$(PY) $(NBMAKE) --overwrite $(EXECUTED)/book
 	$(PY) -m tools.chapters keep $(EXECUTED)/book
 
-# What works with which method: the outcomes of the contract's tests, for a page of the book.
+# What works with which method, and how far it is from other libraries: what the tests found, for two
+# pages of the book.
 SUPPORT := book/reference/support.json
-support: env env-next $(MINILM)  ## run the support tests in both environments and write the support matrix
+PARITY := book/reference/parity.json
+support: env env-next $(MINILM)  ## run support and parity tests and write their tables
 	rm -f $(SUPPORT)
 	$(PY) $(PYTEST) --support $(SUPPORT) tests/methods/test_contract.py -k "test_support or test_merge_and_back"
 	$(NEXT) $(PYTEST) --support $(SUPPORT) tests/methods/test_contract.py -k "test_support or test_merge_and_back"
+	$(PY) $(PYTEST) --parity $(PARITY) tests/methods tests/test_several.py --ignore=tests/methods/test_contract.py
 
 # --- book -----------------------------------------------------------------------------------
 

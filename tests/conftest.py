@@ -8,6 +8,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,17 @@ WORDS = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let ``--support FILE`` collect the outcomes of the support tests."""
+    """Let ``--support`` and ``--parity`` collect what the tests find about the methods."""
     parser.addoption("--support", metavar="FILE", help="merge the support tests' outcomes into it")
+    parser.addoption("--parity", metavar="FILE", help="write the differences to other libraries")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Collect them if that was asked for."""
-    if path := config.getoption("--support"):
-        from tests.recording import Recorder
-
-        config.pluginmanager.register(Recorder(Path(path).resolve()))
+    for option, name in {"--support": "SupportRecorder", "--parity": "ParityRecorder"}.items():
+        if path := config.getoption(option):
+            recorder = getattr(import_module("tests.recording"), name)
+            config.pluginmanager.register(recorder(Path(path).resolve()))
 
 
 def tiny_tokenizer(model_type: str) -> Any:

@@ -1,4 +1,4 @@
-"""What ``pytest --support FILE`` does: collects the outcomes of the contract's support tests.
+"""What ``pytest --support FILE`` and ``pytest --parity FILE`` do: collect what tests find.
 
 It asserts nothing. A test counts if it is one of those below; its parameters say which method,
 check, encoder family and attention kernel it was about.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 import torch
 import transformers
 
-from peftlab import methods, support
+from peftlab import methods, parity, support
 from peftlab.matrix import YES, Case, Matrix
 
 #: Name of a test → the check that it is part of; None where a parameter says it.
@@ -24,7 +25,7 @@ TESTS = {"test_support": None, "test_merge_and_back": "merge"}
 RANK = {YES: 0, "no": 1, "fails": 2}
 
 
-class Recorder:
+class SupportRecorder:
     """A plugin of pytest. Under xdist the workers make the reports and the controller writes."""
 
     def __init__(self, path: Path) -> None:
@@ -54,12 +55,12 @@ class Recorder:
         if hasattr(session.config, "workerinput") or not self.found:
             return
         matrix = Matrix.read(self.path) if self.path.exists() else Matrix()
-        version = {
+        release = {
             "date": datetime.now(UTC).date().isoformat(),
             "torch": torch.__version__.partition("+")[0],
             "python": platform.python_version(),
         }
-        newer = Matrix({transformers.__version__: version}, self.found)
+        newer = Matrix({transformers.__version__: release}, self.found)
         matrix.update(newer, methods.catalogue())
         matrix.write(self.path)
 
@@ -79,3 +80,24 @@ def rows(item: Any, report: Any, call: Any) -> list[list[str]]:
     where = transformers.__version__, parameters["model_type"], parameters.get("attention", "sdpa")
     names = (name for name, one in methods.catalogue().items() if one == method)
     return [[name, check, *where, outcome] for name in names]
+
+
+class ParityRecorder:
+    """A plugin of pytest that collects what the parity tests note (``tests/methods/parity.py``)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.found: list[dict[str, Any]] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Collect what a test that passed has noted."""
+        if report.when == "call" and report.passed:
+            self.found += [row for kind, row in report.user_properties if kind == "parity"]
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Write the file anew."""
+        if hasattr(session.config, "workerinput") or not self.found:
+            return
+        packages = ("adapters", "peft", "torch", "transformers")
+        versions = {name: version(name).partition("+")[0] for name in packages}
+        parity.write(self.path, parity.summed_up(self.found), versions)

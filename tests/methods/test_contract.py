@@ -185,3 +185,10 @@ def test_merge_and_back(make_encoder, model_type, toy_task, method, batch, dtype
 
 def test_settings_make_the_same_method(method):
     assert methods.get(method.settings()) == method
+
+
+def test_full_fine_tuning_of_several_tasks_has_a_name_of_its_own():
+    """Equal settings under two names: tables list both, and each test runs once."""
+    assert methods.get("multitask") == methods.get("full") == pl.Full()
+    assert {"full", "multitask"} <= methods.catalogue().keys()
+    assert METHODS[pl.Full()] == "full"
