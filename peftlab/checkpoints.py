@@ -9,7 +9,9 @@ checkpoints is in :mod:`peftlab.foreign` and :mod:`peftlab.setups`.
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -102,7 +104,8 @@ def load(
         seed: Decides what is not in the checkpoint: the head of a foreign one.
 
     Returns:
-        The model in evaluation mode.
+        The model in evaluation mode. Of a foreign checkpoint its ``options["loaded"]`` is a digest
+        of the weights, so that a record says where training began.
 
     Raises:
         CheckpointError: The file is missing or damaged, a tensor is missing, unexpected or of
@@ -127,6 +130,7 @@ def load(
         state = model.method_state()
         live = {f"backbone.{foreign.bare(name)}": tensor for name, tensor in state.items()}
         fill(live, tensors, folder)
+        model.options["loaded"] = digest(live)
         return model
     header, _ = read(folder)
     if encoder is None and header["encoder"]["random_weights"]:
@@ -146,6 +150,7 @@ def load(
         dropout=head.get("dropout", 0.1),
     )
     restore(model, folder)
+    model.options = dict(header.get("options", model.options))
     return model.to(getattr(torch, header["encoder"]["dtype"]))
 
 
@@ -293,6 +298,14 @@ def _known_task(header: dict[str, Any], folder: Path) -> Task:
     if "of" not in header["task"]:
         return found[0]
     return MultiTask(found, temperature=header["task"]["temperature"], name=header["task"]["name"])
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return 16 hex digits of the SHA-256 over names and values, as fp32."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        found.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 @torch.no_grad()

@@ -181,7 +181,11 @@ def _method(
             f"The settings in {folder / CONFIG} cannot be read ({error})."
         ) from error
     written = method.to_library(library, anatomy)
-    assert written is not None
+    if written is None:
+        raise CheckpointError(
+            f"The checkpoint {folder} joins methods of one kind, which peftlab cannot tell "
+            f"apart in it: save them one by one in {library}."
+        )
     unknown = _unsaid(config, written.config)
     if unknown is not None:
         raise CheckpointError(

@@ -146,6 +146,7 @@ def average(
             mean = sum(w * t.double() for w, t in zip(shares, found, strict=True)) / sum(shares)
             live[name].copy_(mean)
     model.runs = _runs(contents)
+    model.options["averaged"] = shares  # those runs are its parts, and not one after the other
     return model
 
 

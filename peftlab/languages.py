@@ -6,7 +6,6 @@ kind ``"language-model"``.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,10 +43,7 @@ def swap_language(model: Model, folder: str | Path) -> Model:
         SettingsError: The model is of another method.
     """
     _put(model, Path(folder), _stack(model).language, "")
-    digest = hashlib.sha256()
-    for name, tensor in sorted(_places(model, "").items()):
-        digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
-    model.options["language"] = digest.hexdigest()[:16]
+    model.options["language"] = checkpoints.digest(_places(model, ""))
     return model
 
 
@@ -60,7 +56,7 @@ def load_task_adapter(model: Model, folder: str | Path) -> Model:
             adapter of the library ``adapters``.
 
     Returns:
-        The model itself.
+        The model itself. Its ``options["task_adapter"]`` is a digest of the adapter's weights.
 
     Raises:
         CheckpointError: The checkpoint is damaged, or of another encoder, method or size. The model
@@ -68,6 +64,7 @@ def load_task_adapter(model: Model, folder: str | Path) -> Model:
         SettingsError: The model is of another method.
     """
     _put(model, Path(folder), _stack(model).task, ON_TOP)
+    model.options["task_adapter"] = checkpoints.digest(_places(model, ON_TOP))
     return model
 
 

@@ -224,7 +224,10 @@ def model(
         settings.attach(encoder)
         head = task.head(encoder.anatomy.hidden_size, pooling or encoder.pooling, dropout)
         head.bind(encoder)
-    asked = {"attention": attention, "pooling": pooling, "dropout": dropout}
+    weight = next(encoder.backbone.parameters())
+    head.to(weight.device, weight.dtype)  # as the method's parts, where the encoder has moved
+    config: Any = encoder.backbone.config  # an encoder that was given has a kernel of its own
+    asked = {"attention": config._attn_implementation, "pooling": pooling, "dropout": dropout}
     usual = {"attention": "sdpa", "pooling": None, "dropout": 0.1}
     options = {name: value for name, value in asked.items() if value != usual[name]}
     return Model(encoder, settings, head, task, seed=seed, options=options).eval()

@@ -28,7 +28,12 @@ Batch = Mapping[str, Any]
 #: Largest difference of logits of order 1 after merging, by the type of the weights. In the half
 #: types it is the rounding of the merged weights: twice the most that tiny encoders of width 128
 #: showed over four seeds.
-MERGE_TOLERANCE = {torch.float32: 1e-5, torch.float16: 1.3e-2, torch.bfloat16: 1e-1}
+MERGE_TOLERANCE = {
+    torch.float64: 1e-12,
+    torch.float32: 1e-5,
+    torch.float16: 1.3e-2,
+    torch.bfloat16: 1e-1,
+}
 
 
 class Unsupported(PeftlabError):

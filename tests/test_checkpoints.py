@@ -19,6 +19,7 @@ from peftlab import checkpoints, methods
 from peftlab.errors import CheckpointError
 from peftlab.files import replacing
 from peftlab.training.batches import collate
+from peftlab.training.run import run_settings
 
 MODEL_TYPES = ("bert", "roberta", "xlm-roberta")
 METHODS = {method: name for name, method in methods.catalogue().items()}  # each once
@@ -146,6 +147,26 @@ def test_attention_kernel_and_pooling_come_back(make_encoder, toy_task, tmp_path
     found = pl.load(model.save(tmp_path), task=toy_task)
     assert found.backbone.config._attn_implementation == "eager"
     assert found.head.pooling == "mean"
+    assert found.options == model.options == {"attention": "eager", "pooling": "mean"}
+
+
+def test_a_record_tells_where_training_began(make_encoder, toy_task, tmp_path):
+    """A loaded model has the run ids of the one that was saved; a foreign one ids of its own."""
+    settings = pl.TrainSettings()
+    model = pl.model(make_encoder(), toy_task, pl.LoRA())
+
+    def run(model: Any) -> str:
+        return run_settings(model, toy_task, settings, (), "").id
+
+    found = pl.load(model.save(tmp_path / "ours"), task=toy_task)
+    assert run(found) == run(model)
+    ids = [run(model)]
+    for k in range(2):
+        other = pl.model(make_encoder(), toy_task, pl.LoRA(), seed=k)
+        folder = other.save(tmp_path / f"{k}", format="peft")
+        ids += [run(pl.load(folder, encoder=make_encoder(), task=toy_task)) for _ in range(2)]
+    assert ids[1] == ids[2] != ids[3] == ids[4]
+    assert ids[0] not in ids[1:]
 
 
 def test_a_merged_model_is_not_saved(make_encoder, toy_task, tmp_path):

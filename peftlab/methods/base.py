@@ -46,9 +46,9 @@ class Part(nn.Module):
         return None
 
     def folded(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return the weight and bias (fp32) of the linear map that does this part's work too.
+        """Return the weight and bias of the linear map that does this part's work too.
 
-        Only parts of mergeable methods have one.
+        They keep the type that they come in. Only parts of mergeable methods have one.
         """
         raise TypeError(f"{type(self).__name__} cannot be folded into a linear map")
 

@@ -6,6 +6,7 @@ start. What they compute is in :mod:`peftlab.methods.bottleneck_parts`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -22,7 +23,7 @@ from peftlab.methods.bottleneck_parts import (
     PfeifferPart,
     Scale,
 )
-from peftlab.methods.checks import check_leave_out, check_rate
+from peftlab.methods.checks import check_leave_out, check_rate, check_whole
 from peftlab.methods.gates import Gate, Gating, check_gating
 from peftlab.methods.registry import preset, register
 from peftlab.methods.sites import output_site
@@ -103,12 +104,12 @@ class Adapter(Method):
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        if not isinstance(self.reduction_factor, int | float) or self.reduction_factor <= 0:
+        if not isinstance(self.reduction_factor, int | float) or not self.reduction_factor > 0:
             raise SettingsError(
                 f"reduction_factor is {self.reduction_factor!r}: give a number above 0, such as 16."
             )
-        if self.bottleneck_size is not None and self.bottleneck_size < 1:
-            raise SettingsError(f"bottleneck_size is {self.bottleneck_size}: give 1 or more.")
+        if self.bottleneck_size is not None:
+            check_whole("bottleneck_size", self.bottleneck_size)
         activation(self.activation)
         check_rate("dropout", self.dropout)
         check_gating(self.gate)
@@ -123,7 +124,8 @@ class Adapter(Method):
                 "to: choose placement='houlsby' or 'pfeiffer', or parallel=False."
             )
         learned = self.scale in ("learned", "channel")
-        if not learned and (not isinstance(self.scale, int | float) or self.scale == 0):
+        number = isinstance(self.scale, int | float) and math.isfinite(self.scale)
+        if not learned and (not number or self.scale == 0):
             raise SettingsError(
                 f"scale is {self.scale!r}: give a number other than 0, 'learned' or 'channel'."
             )

@@ -7,7 +7,7 @@ one after the other, in the order in which they are named.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -118,11 +118,22 @@ class Union(Members):
         return tuple((member, "") for member in self.members)
 
     def to_library(self, library: Library, anatomy: Anatomy, suffix: str = "") -> Foreign | None:
-        """Return how ``adapters`` writes it; None if it lacks one of the members."""
+        """Return how ``adapters`` writes it.
+
+        None if it lacks one of the members, or if two are of one kind to it, as LoRA and IA3 are:
+        it keeps them under one name, so that one would overwrite the other.
+        """
         written = [m.to_library(library, anatomy, suffix) for m in self.members]
         if library != "adapters" or None in written:
             return None
         found = [each for each in written if each is not None]
+        # unions in it are laid open, for those of theirs hold no other
+        configs = [
+            config for each in found for config in each.config.get("configs", (each.config,))
+        ]
+        kinds = [config["architecture"] for config in configs]
+        if len(set(kinds)) < len(kinds):
+            return None
 
         def pack(tensors: Tensors) -> Tensors:
             for each in found:
@@ -135,7 +146,7 @@ class Union(Members):
             return tensors
 
         names = {ours: theirs for each in found for ours, theirs in each.names.items()}
-        config = {"architecture": "union", "configs": [each.config for each in found]}
+        config = {"architecture": "union", "configs": configs}
         return Foreign(config, names, pack, unpack)
 
     @classmethod
@@ -174,5 +185,10 @@ class Stack(Members):
     chapter: ClassVar[str] = "methods/unipelt"
 
     def parts(self) -> tuple[tuple[Method, str], ...]:
-        """Return the members, numbered from the second on."""
-        return tuple((m, f"-{i}" if i > 1 else "") for i, m in enumerate(self.members, start=1))
+        """Return the members, numbered from the second on; a stack in a stack is more of it."""
+        numbered = enumerate(self._storeys(), start=1)
+        return tuple((m, f"-{i}" if i > 1 else "") for i, m in numbered)
+
+    def _storeys(self) -> Iterator[Method]:
+        for member in self.members:
+            yield from member._storeys() if isinstance(member, Stack) else (member,)

@@ -51,7 +51,7 @@ class OutputScaling(Scaling):
 
     def folded(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Scale the rows of the weight, and the bias."""
-        scale = self.scale.float()
+        scale = self.scale.to(weight.dtype)
         return weight * scale.unsqueeze(1), None if bias is None else bias * scale
 
 
@@ -64,7 +64,7 @@ class InputScaling(Scaling):
 
     def folded(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Scale the columns of the weight; the bias stays."""
-        return weight * self.scale.float(), bias
+        return weight * self.scale.to(weight.dtype), bias
 
 
 @register

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from peftlab.encoders import LINEARS
 from peftlab.errors import SettingsError
-from peftlab.methods.base import Counts, Foreign, Library, Method, Part
+from peftlab.methods.base import Counts, Foreign, Lent, Library, Method, Part
 from peftlab.methods.checks import check_leave_out, check_names, check_rate
 from peftlab.methods.gates import Gate, Gating, check_gating
 from peftlab.methods.linears import chosen, finds, path, pattern, widths
@@ -45,7 +45,7 @@ class LoRAPart(Part):
     ) -> None:
         super().__init__()
         self.scale = scale
-        self.gate = gate
+        self.gate: Gate | Lent[Gate] | None = gate
         self.dropout = nn.Dropout(dropout)
         self.A = nn.Parameter(torch.empty(rank, d_in))
         self.B = nn.Parameter(torch.zeros(d_out, rank))
@@ -53,12 +53,19 @@ class LoRAPart(Part):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Add the low-rank map of x [..., d_in] to y [..., d_out]."""
-        scale = self.scale if self.gate is None else self.gate(x)
+        gate = self.gate.module if isinstance(self.gate, Lent) else self.gate
+        scale = self.scale if gate is None else gate(x)
         return y + scale * F.linear(F.linear(self.dropout(x), self.A), self.B)
+
+    def borrow_gate(self, other: LoRAPart) -> None:
+        """Use the gate of another part instead of its own, which is dropped."""
+        assert isinstance(other.gate, Gate)
+        del self.gate
+        self.gate = Lent(other.gate)
 
     def folded(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return W + s·BA; the bias stays."""
-        return weight + self.scale * (self.B.float() @ self.A.float()), bias
+        return weight + self.scale * (self.B.to(weight.dtype) @ self.A.to(weight.dtype)), bias
 
 
 @register
@@ -112,7 +119,7 @@ class LoRA(Method):
         """Check the settings."""
         if not isinstance(self.rank, int) or self.rank < 1:
             raise SettingsError(f"rank is {self.rank!r}: give a whole number of 1 or more.")
-        if not self.alpha > 0:
+        if not 0 < self.alpha < math.inf:
             raise SettingsError(f"alpha is {self.alpha!r}: give a number above 0.")
         check_names("targets", self.targets, LINEARS, "linear map in a layer")
         check_rate("dropout", self.dropout)

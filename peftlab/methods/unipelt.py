@@ -7,23 +7,26 @@ Nothing new is computed here: the parts come from their own files, and the gates
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, cast
 
 from peftlab.errors import SettingsError
-from peftlab.methods.base import Foreign, Library, Method
+from peftlab.methods.base import Counts, Foreign, Library, Method
 from peftlab.methods.bottleneck import Adapter
 from peftlab.methods.composition import Composed, Stack, Union
 from peftlab.methods.gates import Gating, check_gating
 from peftlab.methods.ia3 import IA3
-from peftlab.methods.lora import LoRA
+from peftlab.methods.lora import LoRA, LoRAPart
 from peftlab.methods.prefix import Prefix
 from peftlab.methods.prompt import Prompt
 from peftlab.methods.registry import preset, register
+from peftlab.methods.sites import linear_site
 
 if TYPE_CHECKING:
-    from peftlab.encoders import Anatomy
+    from peftlab.encoders import Anatomy, Encoder
 
 SUBMODULES = ("APL", "AP")
+LoRAGate = Literal["each", "shared"]
+LORA_GATES = ("each", "shared")
 
 
 @register
@@ -41,7 +44,7 @@ class UniPELT(Composed):
         h + G_A\,\mathrm{bn}(LN(h + x))
 
     so LoRA's gate takes the place of :math:`\alpha / r`. That is four gates of :math:`d + 1`
-    parameters a layer.
+    parameters a layer, as released; the paper has three, one for LoRA's two maps together.
 
     Source: Mao et al. 2022 (arXiv 2110.07577), and its released code, which ``UniPELTConfig`` of
     ``adapters`` follows. Taught in the chapter on UniPELT.
@@ -55,6 +58,8 @@ class UniPELT(Composed):
         reparameterised: Whether a network makes the prefix in training.
         rank: Of LoRA.
         alpha: Of LoRA; has an effect without gates only.
+        lora_gate: ``"each"``: query and value have a gate each, as released. ``"shared"``: one gate
+            a layer for both, as in the paper.
     """
 
     name: ClassVar[str] = "unipelt"
@@ -68,6 +73,7 @@ class UniPELT(Composed):
     reparameterised: bool = True
     rank: int = 8
     alpha: float = 2
+    lora_gate: LoRAGate = "each"
 
     def __post_init__(self) -> None:
         """Check the settings; those of the parts are checked by the parts."""
@@ -76,7 +82,16 @@ class UniPELT(Composed):
                 f"submodules is {self.submodules!r}: choose 'APL' (adapter, prefix, LoRA) or 'AP'."
             )
         check_gating(self.gate)
+        if self.lora_gate not in LORA_GATES:
+            raise SettingsError(
+                f"lora_gate is {self.lora_gate!r}: choose 'each' (query and value have a gate "
+                "each) or 'shared' (one for both)."
+            )
         self.parts()
+
+    @property
+    def _shares(self) -> bool:
+        return self.lora_gate == "shared" and self.gate != "none" and "L" in self.submodules
 
     @property
     def flat(self) -> Self:
@@ -97,14 +112,31 @@ class UniPELT(Composed):
             found.append(LoRA(rank=self.rank, alpha=self.alpha, gate=self.gate))
         return tuple((method, "") for method in found)
 
+    def attach(self, encoder: Encoder, suffix: str = "") -> None:
+        """Attach the parts; the value's LoRA borrows the query's gate if they share one."""
+        super().attach(encoder, suffix)
+        for layer in encoder.anatomy.layers if self._shares else ():
+            loras = [linear_site(s).parts[f"lora{suffix}"] for s in (layer.query, layer.value)]
+            query, value = (cast(LoRAPart, part) for part in loras)
+            value.borrow_gate(query)
+
+    def counts(self, anatomy: Anatomy) -> Counts:
+        """Add up the parts; a shared gate is there once."""
+        saved = len(anatomy.layers) * (anatomy.hidden_size + 1) if self._shares else 0
+        return super().counts(anatomy) + Counts(-saved, -saved, -saved)
+
     def to_library(self, library: Library, anatomy: Anatomy, suffix: str = "") -> Foreign | None:
-        """Return how ``adapters`` writes it: as a union."""
+        """Return how ``adapters`` writes it: as a union; None if LoRAs share a gate."""
+        if self._shares:
+            return None
         return Union(*(m for m, _ in self.parts())).to_library(library, anatomy, suffix)
 
 
 preset("unipelt", UniPELT())
 preset("unipelt-flat", UniPELT(reparameterised=False))
 preset("unipelt-ap", UniPELT(submodules="AP"))
+preset("unipelt-paper", UniPELT(lora_gate="shared"))
+preset("unipelt-nogate", UniPELT(gate="none"))
 # He et al. 2022 (arXiv 2110.04366): a prefix in the attention, a scaled parallel adapter beside the
 # feed-forward part; sizes as MAMConfig of `adapters`
 preset(
@@ -114,7 +146,7 @@ preset(
         Adapter(parallel=True, scale=4.0, reduction_factor=2, init="mam"),
     ),
 )
-# Chen et al. 2024 (arXiv 2405.05493), section 3.2 and its tables
+# the systems of Chen et al. 2024 (arXiv 2405.05493), by their numbers of parameters
 preset("pt-unipelt", Union(Prompt(prompt_length=10), UniPELT()))
 preset(
     "ia3-prefix-bottleneck",

@@ -60,7 +60,9 @@ class RunSettings(Strict):
         model_options: What the model was built with beyond the usual: ``attention``, ``pooling``,
             ``dropout``, and ``seed`` where it is not the training's; of a model that was trained
             before ``after``, the ids of those runs; of one with several heads ``heads``, unless
-            they are those of the tasks trained on, and ``added``, name and seed of later heads.
+            they are those of the tasks trained on, and ``added``, name and seed of later heads; of
+            one that is a mean of those runs ``averaged``, their weights; and digests of weights
+            that other checkpoints gave it: ``language``, ``task_adapter``, ``loaded``.
         method: Name and settings, as :meth:`peftlab.methods.base.Method.settings` gives them.
         method_label: What the table calls the method; not part of the id.
         training: Every field of :class:`peftlab.training.TrainSettings` (empty but for the seed

@@ -47,10 +47,10 @@ def varied(feature: Feature, *key: int) -> Feature:
 
 
 def groups(features: Sequence[Feature]) -> list[list[int]]:
-    """Return the row indices of every task, by the features' ``task``; of one task: all."""
+    """Return the row indices of every task, by ``group`` or ``task`` of the features; or all."""
     found: dict[Any, list[int]] = {}
     for i, feature in enumerate(features):
-        found.setdefault(feature.get("task"), []).append(i)
+        found.setdefault(feature.get("group", feature.get("task")), []).append(i)
     return list(found.values())
 
 

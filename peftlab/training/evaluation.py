@@ -116,7 +116,9 @@ def evaluate(
 
 
 def encode(model: Model, task: Task, split: str, max_length: int) -> list[Feature]:
-    """Tokenise a split for a model; with several heads, the features' ``task`` names their own.
+    """Tokenise a split for a model; with several heads, the features' ``task`` names their head.
+
+    Two tasks may share a head; their rows still are of two tasks, which ``group`` names.
 
     Raises:
         DataError: As :func:`check_fit`; or the split is missing.
@@ -126,7 +128,8 @@ def encode(model: Model, task: Task, split: str, max_length: int) -> list[Featur
     features = task.encode(task.rows(split), model.encoder.tokenizer, max_length)
     if isinstance(model.head, Heads):
         for feature in features:
-            feature["task"] = heads[feature.get("task", task.name)]
+            own = feature.get("task", task.name)
+            feature.update(task=heads[own], group=own)
     return features
 
 

@@ -63,6 +63,10 @@ def assert_equal(
     note(record, model.method.name, library, states=of_states, gradients=of_gradients)
     assert of_states <= 1e-5
     assert of_gradients <= 1e-5
+    largest = max(float(g.abs().max()) for g in gradients.values())
+    for name, gradient in gradients.items():  # and in proportion, for most are far below 1
+        allowed = 1e-3 * float(gradient.abs().max()) + 1e-4 * largest
+        assert (renamed[name] - gradient).abs().max() <= allowed, name
 
 
 def note(record: Any, method: str, library: str, **found: Any) -> None:

@@ -50,3 +50,5 @@ def test_parts_take_the_type_of_the_weights(make_encoder, toy_task):
     model = pl.model(encoder, toy_task, pl.LoRA())
     types = {p.dtype for _, part in sites.parts(model.backbone) for p in part.parameters()}
     assert types == {torch.bfloat16}
+    batch = {"input_ids": torch.tensor([[2, 7, 3]]), "attention_mask": torch.ones(1, 3)}
+    assert model(batch).logits.dtype == torch.bfloat16, "the head too"

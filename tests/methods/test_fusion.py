@@ -302,6 +302,8 @@ def test_average(save, toy_task, method):
         mean = 0.75 * a[name] + 0.25 * b[name]
         assert torch.allclose(weighted.state_dict()[name], mean, atol=1e-7)
     assert not torch.equal(a[names[0]], b[names[0]])
+    # a record of what is trained from there tells the means apart
+    assert (equal.options["averaged"], weighted.options["averaged"]) == ([1, 1], [3, 1])
     alone = pl.average([first, second], [1, 0], task=toy_task).state_dict()
     assert all(torch.equal(alone[name], tensor) for name, tensor in a.items())
 

@@ -1,4 +1,4 @@
-"""`torch.compile` with its real backend, in training and evaluation. Slow: it calls a compiler."""
+"""`torch.compile` with its real backend, forward and backward, dropout off. It is slow."""
 
 from __future__ import annotations
 

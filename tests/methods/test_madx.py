@@ -291,6 +291,9 @@ def test_adapters_stacks_what_we_write(make_encoder, model_type, toy_task, input
     model = pl.model(make_encoder(model_type), toy_task, "madx-task")
     swap_language(model, language.save(tmp_path / "ours"))
     load_task_adapter(model, task.save(tmp_path / "top"))
+    assert model.options.keys() == {"language", "task_adapter"}, "records tell its start"
+    saved = pl.load(model.save(tmp_path / "both"), encoder=make_encoder(model_type), task=toy_task)
+    assert saved.options == model.options
     theirs = make_encoder(model_type).backbone
     adapters.init(theirs)
     for name, made in (("en", language), ("topic", task)):

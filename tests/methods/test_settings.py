@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import peftlab as pl
+from peftlab import methods
 from peftlab.errors import SettingsError, UnknownNameError
 from peftlab.methods import sites
 from peftlab.methods.lora import LoRAPart
@@ -19,6 +20,8 @@ from peftlab.methods.lora import LoRAPart
         (lambda: pl.LoRA(rank=0), "rank is 0"),
         (lambda: pl.LoRA(rank=2.5), "rank is 2.5"),
         (lambda: pl.LoRA(alpha=0), "alpha is 0"),
+        (lambda: pl.LoRA(alpha=math.inf), "alpha is inf"),
+        (lambda: methods.get({"name": "lora", "alpha": "16"}), "setting of the method 'lora'"),
         (lambda: pl.LoRA(targets=()), "targets is"),
         (lambda: pl.LoRA(targets="query"), "give a tuple"),
         (lambda: pl.LoRA(targets=("query", "query")), "twice"),

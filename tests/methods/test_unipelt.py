@@ -9,7 +9,7 @@ import torch
 
 import peftlab as pl
 from peftlab import methods, shapes
-from peftlab.errors import MergeError, SettingsError
+from peftlab.errors import CheckpointError, MergeError, SettingsError
 from peftlab.methods import sites
 from tests.methods.parity import assert_equal, note, own_states, shaken, trained
 
@@ -40,6 +40,53 @@ def test_adapters_reads_what_we_write(
     theirs.train_adapter("default")
     theirs.eval()
     assert_equal(model, theirs, inputs, "adapters", lambda name: name, record_property)
+
+
+def test_adapters_reads_the_prompt_before_unipelt(make_encoder, model_type, toy_task, tmp_path):
+    """A union in a union is laid open; theirs returns the states of the prompt, behind CLS."""
+    adapters = pytest.importorskip("adapters")
+    method = pl.Union(pl.Prompt(prompt_length=4), FLAT[0])
+    model = trained(make_encoder, model_type, toy_task, method)
+    model.save(tmp_path, format="adapters")
+    theirs = make_encoder(model_type).backbone
+    adapters.init(theirs)
+    theirs.load_adapter(str(tmp_path), use_safetensors=True, set_active=True)
+    inputs = dict(model.encoder.tokenizer("the film is good .", return_tensors="pt"))
+    states = own_states(model, inputs)
+    with torch.no_grad():
+        found = theirs.eval()(**inputs).last_hidden_state
+    assert (torch.cat([found[:, :1], found[:, 5:]], 1) - states).abs().max() <= 1e-5
+    read = pl.load(tmp_path, encoder=make_encoder(model_type), task=toy_task)
+    assert torch.equal(own_states(read, inputs), states)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        (pl.LoRA(), pl.IA3(outputs=("value",), inputs=())),
+        (pl.LoRA(targets=("query",)), pl.IA3(outputs=("key",), inputs=())),
+        (pl.Adapter(), pl.Compacter(reduction_factor=16, placement="pfeiffer")),
+        (pl.UniPELT(gate="all"), pl.IA3(outputs=("key",), inputs=())),
+    ],
+    ids=str,
+)
+def test_two_of_what_is_one_kind_to_adapters_are_refused(make_encoder, toy_task, tmp_path, members):
+    """They would be written under one name; nothing is written then."""
+    model = pl.model(make_encoder("bert"), toy_task, pl.Union(*members))
+    with pytest.raises(CheckpointError, match="cannot hold"):
+        model.save(tmp_path / "union", format="adapters")
+    assert not (tmp_path / "union").exists()
+
+
+def test_a_union_of_theirs_with_two_of_a_kind_is_refused(make_encoder, toy_task, tmp_path):
+    adapters = pytest.importorskip("adapters")
+    theirs = make_encoder("bert").backbone
+    adapters.init(theirs)
+    two = (adapters.SeqBnConfig(leave_out=[0]), adapters.SeqBnConfig(leave_out=[1, 2]))
+    theirs.add_adapter("mine", config=adapters.ConfigUnion(*two))
+    theirs.save_adapter(str(tmp_path), "mine")
+    with pytest.raises(CheckpointError, match="joins methods of one kind"):
+        pl.load(tmp_path, encoder=make_encoder("bert"), task=toy_task)
 
 
 @pytest.mark.parametrize("config", ["UniPELTConfig", "MAMConfig"])
@@ -118,6 +165,23 @@ def test_there_are_four_gates_a_layer():
     assert gated - without == 48 * 769
 
 
+def test_the_papers_variant_has_three_gates_a_layer(make_encoder, toy_task, inputs):
+    """Query and value read one input, so a shared gate is two gates with equal weights."""
+    shared = trained(make_encoder, "bert", toy_task, pl.UniPELT(lora_gate="shared"))
+    anatomy = shared.encoder.anatomy
+    each, one = pl.UniPELT().counts(anatomy), pl.UniPELT(lora_gate="shared").counts(anatomy)
+    assert each.trainable - one.trainable == 3 * (128 + 1)
+    assert sum(p.numel() for p in shared.backbone.parameters() if p.requires_grad) == one.trainable
+    two = pl.model(make_encoder("bert"), toy_task, pl.UniPELT(reparameterised=False))
+    with torch.no_grad():
+        state = shared.method_state()
+        for name, tensor in two.method_state().items():
+            tensor.copy_(state[name.replace(".value.parts.lora.gate", ".query.parts.lora.gate")])
+    assert (own_states(two, inputs) - own_states(shared, inputs)).abs().max() <= 1e-6
+    with pytest.raises(CheckpointError, match="cannot hold"):
+        shared.save("nowhere", format="adapters")
+
+
 def test_a_stack_of_adapters_works_in_sequence(make_encoder, toy_task, inputs):
     """The upper adapter reads what the lower one left: s' = s + bn(LN(s + x))."""
     model = trained(make_encoder, "bert", toy_task, pl.Stack(pl.Adapter(), pl.Adapter()))
@@ -188,14 +252,25 @@ def test_a_composition_is_rebuilt_from_its_settings():
         (lambda: pl.Stack("lora"), "is none"),
         (lambda: pl.UniPELT(submodules="PL"), "'APL'"),
         (lambda: pl.UniPELT(gate="some"), "gate is 'some'"),
+        (lambda: pl.UniPELT(lora_gate="both"), "lora_gate is 'both'"),
         (lambda: pl.UniPELT(rank=0), "rank is 0"),
         (lambda: pl.UniPELT(prefix_length=0), "prefix_length"),
     ],
-    ids=range(6),
+    ids=range(7),
 )
 def test_bad_settings(make, words):
     with pytest.raises(SettingsError, match=words):
         make()
+
+
+def test_a_stack_in_a_stack_is_one_stack(make_encoder, toy_task):
+    nested = pl.Stack(pl.Stack(pl.Adapter(), pl.LoRA()), pl.Stack(pl.Stack(pl.Adapter())))
+    plain = pl.Stack(pl.Adapter(), pl.LoRA(), pl.Adapter())
+    found, wanted = (
+        pl.model(make_encoder("bert"), toy_task, method).state_dict() for method in (nested, plain)
+    )
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
 def test_two_of_a_kind_need_a_stack(make_encoder, toy_task):

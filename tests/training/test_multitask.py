@@ -20,6 +20,7 @@ from peftlab.models import add_task
 from peftlab.results.store import Store
 from peftlab.tasks.multi import Heads, MultiTask
 from peftlab.training import TrainSettings, batches, fit
+from peftlab.training.evaluation import encode
 from peftlab.training.loop import learning_rate, optimiser_for
 from peftlab.training.mixture import Mixture, shares
 
@@ -159,6 +160,18 @@ def test_one_head_can_learn_from_several_tasks_that_fit_it(make_model, words_tas
     second = sentences("more", {"good": "good", "bad": "bad"}, train=20, seed=4)
     record = pl.train(make_model("full"), [words_task, second], SETTINGS)
     assert {"words", "more", "dev", "test"} == record.metrics.keys()
+
+
+def test_tasks_that_share_a_head_keep_their_shares(make, words_task):
+    model = make()
+    other = words_task.limit(train=8)
+    other.name = "words/de"
+    task = MultiTask([words_task, other])
+    features = encode(model, task, "train", 32)
+    assert {feature["task"] for feature in features} == {"words"}
+    sizes = [len(task.rows("train")) for task in (words_task, other)]
+    assert [len(group) for group in batches.groups(features)] == sizes
+    assert "group" not in batches.collate(features[:2], 0)
 
 
 # -- sampling -------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ class Folded:
 def fold(backbone: nn.Module) -> list[Folded]:
     """Fold every part into the weights of its linear map and leave the bare encoder.
 
-    The sum is taken in fp32 and rounded once to the weights' type.
+    The sum is taken in fp32 (fp64 for fp64 weights) and rounded once to the weights' type.
 
     Returns:
         One entry a map, for undoing.
@@ -94,8 +94,9 @@ def fold(backbone: nn.Module) -> list[Folded]:
         done.append(
             Folded(slot, site, linear.weight.clone(), None if bias is None else bias.clone())
         )
-        new_weight = linear.weight.float()
-        new_bias = None if bias is None else bias.float()
+        dtype = torch.promote_types(linear.weight.dtype, torch.float32)
+        new_weight = linear.weight.to(dtype)
+        new_bias = None if bias is None else bias.to(dtype)
         for part in [*site.parts.values(), *reversed(list(site.inputs.values()))]:
             new_weight, new_bias = cast(Part, part).folded(new_weight, new_bias)
         linear.weight.copy_(new_weight)
