@@ -157,7 +157,8 @@ class RobustAdapterDrop(Method):
             for layer in encoder.anatomy.layers
         ]
         most = max(0, len(layers) - KEPT[self.draw])
-        hook(encoder.backbone, before=Dropping(layers, most, self.dropped).decide)
+        drop = Dropping(layers, most, self.dropped).decide
+        hook(encoder.backbone, before=drop, detour=not self.dropped)
 
     def counts(self, anatomy: Anatomy) -> Counts:
         """Count the adapters of all layers."""

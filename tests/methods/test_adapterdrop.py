@@ -252,6 +252,19 @@ def test_what_chance_has_trained_is_stored_as_plain_adapters(
     assert torch.equal(own_states(loaded, inputs), own_states(kept, inputs))
 
 
+def test_flat_it_is_plain_adapters_in_training_too(robust, batch):
+    model = robust()
+    model.train()
+    torch.manual_seed(0)
+    for _ in range(6):
+        model(batch)  # the last draw may leave adapters passed by
+    model.flatten()
+    for _ in range(6):
+        model.zero_grad(set_to_none=True)
+        model(batch).loss.backward()
+        assert all(p.grad is not None for _, p in model.trainable_parameters())
+
+
 def test_training_learns(robust, toy_task):
     model = robust()
     before = {name: tensor.clone() for name, tensor in model.method_state().items()}

@@ -11,8 +11,9 @@ from peftlab.encoders import Slot
 from peftlab.errors import SettingsError
 from peftlab.methods.base import Part
 
-#: Attribute of a backbone that holds what :func:`hook` has to take away again.
+#: Attributes of a backbone that hold what :func:`hook` has to take away again.
 HOOKS = "_peftlab_hooks"
+DETOURS = "_peftlab_detours"
 
 
 class Site(nn.Module):
@@ -58,6 +59,7 @@ def hook(
     before: Callable[..., Any] | None = None,
     after: Callable[..., Any] | None = None,
     module: nn.Module | None = None,
+    detour: bool = False,
 ) -> None:
     """Have functions called around every forward pass of a backbone, until :func:`remove`.
 
@@ -66,19 +68,23 @@ def hook(
         before: ``(module, args, kwargs)`` → None, or new ``(args, kwargs)``.
         after: ``(module, args, output)`` → None, or a new output.
         module: The module whose pass it is; by default the backbone itself.
+        detour: Only training needs them: :func:`flatten` takes them away too.
     """
-    handles = backbone.__dict__.setdefault(HOOKS, [])
     module = module or backbone
+    made: list[Any] = []
     if before is not None:
-        handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+        made.append(module.register_forward_pre_hook(before, with_kwargs=True))
     if after is not None:
-        handles.append(module.register_forward_hook(after))
+        made.append(module.register_forward_hook(after))
+    for name in (HOOKS, DETOURS) if detour else (HOOKS,):
+        backbone.__dict__.setdefault(name, []).extend(made)
 
 
 def remove(backbone: nn.Module) -> None:
     """Put the original modules back; what the parts had learned is gone."""
     for slot, site in find(backbone):
         slot.set(site.original)
+    backbone.__dict__.pop(DETOURS, None)
     for handle in backbone.__dict__.pop(HOOKS, []):
         handle.remove()
 
@@ -88,5 +94,8 @@ def flatten(backbone: nn.Module) -> None:
     for path, part in list(parts(backbone)):
         parent, _, name = path.rpartition(".")
         flat = part.flat()
+        flat.active = True  # the last step of training may have passed it by
         if flat is not part:
             backbone.get_submodule(parent).register_module(name, flat)
+    for handle in backbone.__dict__.pop(DETOURS, []):
+        handle.remove()
