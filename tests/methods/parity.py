@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import pytest
 import torch
 
 import peftlab as pl
@@ -67,6 +68,17 @@ def assert_equal(
     for name, gradient in gradients.items():  # and in proportion, for most are far below 1
         allowed = 1e-3 * float(gradient.abs().max()) + 1e-4 * largest
         assert (renamed[name] - gradient).abs().max() <= allowed, name
+
+
+def check_adapters_reads(model: Any, theirs: Any, inputs: Any, folder: Any, record: Any) -> None:
+    """Save a model in the format of `adapters`, let it load that into a bare encoder, compare."""
+    adapters = pytest.importorskip("adapters")
+    model.save(folder, format="adapters")
+    adapters.init(theirs)
+    theirs.load_adapter(str(folder), use_safetensors=True)
+    theirs.train_adapter("default")
+    theirs.eval()
+    assert_equal(model, theirs, inputs, "adapters", lambda name: name, record)
 
 
 def note(record: Any, method: str, library: str, **found: Any) -> None:

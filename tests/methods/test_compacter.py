@@ -15,7 +15,7 @@ from peftlab.errors import CheckpointError, SettingsError
 from peftlab.methods import sites
 from peftlab.methods.compacter import PHM, CompacterPart, Rule
 from peftlab.training.batches import collate
-from tests.methods.parity import assert_equal, note, own_states, shaken, trained
+from tests.methods.parity import check_adapters_reads, note, own_states, shaken, trained
 
 METHODS = [
     pl.Compacter(),
@@ -156,15 +156,10 @@ def test_widths_that_cannot_be_divided(make_encoder, toy_task, settings):
 def test_adapters_reads_what_we_write(
     make_encoder, model_type, toy_task, inputs, tmp_path, method, record_property
 ):
-    adapters = pytest.importorskip("adapters")
     model = trained(make_encoder, model_type, toy_task, method)
-    model.save(tmp_path, format="adapters")
-    theirs = make_encoder(model_type).backbone
-    adapters.init(theirs)
-    theirs.load_adapter(str(tmp_path), use_safetensors=True)
-    theirs.train_adapter("default")
-    theirs.eval()
-    assert_equal(model, theirs, inputs, "adapters", lambda name: name, record_property)
+    check_adapters_reads(
+        model, make_encoder(model_type).backbone, inputs, tmp_path, record_property
+    )
 
 
 SETTINGS = [

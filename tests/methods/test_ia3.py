@@ -14,7 +14,14 @@ from peftlab.errors import CheckpointError, MergeError, SettingsError, UnknownNa
 from peftlab.methods.gates import Gate
 from peftlab.methods.ia3 import InputScaling, OutputScaling
 from peftlab.training.batches import collate
-from tests.methods.parity import assert_equal, note, own_states, shaken, trained
+from tests.methods.parity import (
+    assert_equal,
+    check_adapters_reads,
+    note,
+    own_states,
+    shaken,
+    trained,
+)
 
 PAPER = pl.IA3()
 BEFORE = pl.IA3(outputs=("key", "value", "intermediate"), inputs=())
@@ -193,15 +200,10 @@ def test_every_map_can_be_scaled_and_merged(make_encoder, model_type, toy_task, 
 def test_adapters_reads_what_we_write(
     make_encoder, model_type, toy_task, inputs, tmp_path, method, record_property
 ):
-    adapters = pytest.importorskip("adapters")
     model = trained(make_encoder, model_type, toy_task, method)
-    model.save(tmp_path, format="adapters")
-    theirs = make_encoder(model_type).backbone
-    adapters.init(theirs)
-    theirs.load_adapter(str(tmp_path), use_safetensors=True)
-    theirs.train_adapter("default")
-    theirs.eval()
-    assert_equal(model, theirs, inputs, "adapters", lambda name: name, record_property)
+    check_adapters_reads(
+        model, make_encoder(model_type).backbone, inputs, tmp_path, record_property
+    )
 
 
 @pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "bin"])

@@ -8,7 +8,7 @@ import torch
 import peftlab as pl
 from peftlab.errors import SettingsError
 from peftlab.methods.invertible import Coupling
-from tests.methods.parity import assert_equal, own_states, shaken, trained
+from tests.methods.parity import check_adapters_reads, own_states, shaken, trained
 
 METHODS = [
     pl.Invertible(),
@@ -80,15 +80,10 @@ def test_a_size_that_cannot_be(make_encoder, toy_task, factor):
 def test_adapters_reads_what_we_write(
     make_encoder, model_type, toy_task, inputs, tmp_path, method, record_property
 ):
-    adapters = pytest.importorskip("adapters")
     model = trained(make_encoder, model_type, toy_task, method)
-    model.save(tmp_path, format="adapters")
-    theirs = make_encoder(model_type).backbone
-    adapters.init(theirs)
-    theirs.load_adapter(str(tmp_path), use_safetensors=True)
-    theirs.train_adapter("default")
-    theirs.eval()
-    assert_equal(model, theirs, inputs, "adapters", lambda name: name, record_property)
+    check_adapters_reads(
+        model, make_encoder(model_type).backbone, inputs, tmp_path, record_property
+    )
 
 
 @pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "bin"])

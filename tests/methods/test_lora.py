@@ -16,7 +16,7 @@ from peftlab.methods import sites
 from peftlab.methods.gates import Gate
 from peftlab.methods.lora import LoRAPart
 from peftlab.training.batches import collate
-from tests.methods.parity import assert_equal, own_states, shaken, trained
+from tests.methods.parity import assert_equal, check_adapters_reads, own_states, shaken, trained
 
 GATED = pl.LoRA(rank=4, alpha=2, gate="real")
 EVERYWHERE = ("query", "key", "value", "intermediate", "output")
@@ -150,15 +150,10 @@ def test_gated_flops(make_encoder, toy_task, method):
 def test_adapters_reads_what_we_write(
     make_encoder, model_type, toy_task, inputs, tmp_path, method, record_property
 ):
-    adapters = pytest.importorskip("adapters")
     model = trained(make_encoder, model_type, toy_task, method)
-    model.save(tmp_path, format="adapters")
-    theirs = make_encoder(model_type).backbone
-    adapters.init(theirs)
-    theirs.load_adapter(str(tmp_path), use_safetensors=True)
-    theirs.train_adapter("default")
-    theirs.eval()
-    assert_equal(model, theirs, inputs, "adapters", lambda name: name, record_property)
+    check_adapters_reads(
+        model, make_encoder(model_type).backbone, inputs, tmp_path, record_property
+    )
 
 
 @pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "bin"])

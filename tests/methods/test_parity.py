@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import peftlab as pl
-from tests.methods.parity import assert_equal, own_states, shaken, trained
+from tests.methods.parity import assert_equal, check_adapters_reads, own_states, shaken, trained
 
 QKV = ("query", "key", "value")
 LORAS = [
@@ -31,15 +31,10 @@ FOR_PEFT = [
 def test_adapters_reads_what_we_write(
     make_encoder, model_type, toy_task, inputs, tmp_path, method, record_property
 ):
-    adapters = pytest.importorskip("adapters")
     model = trained(make_encoder, model_type, toy_task, method)
-    model.save(tmp_path, format="adapters")
-    theirs = make_encoder(model_type).backbone
-    adapters.init(theirs)
-    theirs.load_adapter(str(tmp_path), use_safetensors=True)
-    theirs.train_adapter("default")
-    theirs.eval()
-    assert_equal(model, theirs, inputs, "adapters", lambda name: name, record_property)
+    check_adapters_reads(
+        model, make_encoder(model_type).backbone, inputs, tmp_path, record_property
+    )
 
 
 @pytest.mark.parametrize("method", FOR_PEFT, ids=str)

@@ -11,7 +11,7 @@ import peftlab as pl
 from peftlab import methods, shapes
 from peftlab.errors import CheckpointError, MergeError, SettingsError
 from peftlab.methods import sites
-from tests.methods.parity import assert_equal, note, own_states, shaken, trained
+from tests.methods.parity import check_adapters_reads, note, own_states, shaken, trained
 
 GATED = pl.Adapter(gate="all")
 FLAT = [
@@ -31,15 +31,10 @@ FLAT = [
 def test_adapters_reads_what_we_write(
     make_encoder, model_type, toy_task, inputs, tmp_path, method, record_property
 ):
-    adapters = pytest.importorskip("adapters")
     model = trained(make_encoder, model_type, toy_task, method)
-    model.save(tmp_path, format="adapters")
-    theirs = make_encoder(model_type).backbone
-    adapters.init(theirs)
-    theirs.load_adapter(str(tmp_path), use_safetensors=True)
-    theirs.train_adapter("default")
-    theirs.eval()
-    assert_equal(model, theirs, inputs, "adapters", lambda name: name, record_property)
+    check_adapters_reads(
+        model, make_encoder(model_type).backbone, inputs, tmp_path, record_property
+    )
 
 
 def test_adapters_reads_the_prompt_before_unipelt(make_encoder, model_type, toy_task, tmp_path):
