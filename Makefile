@@ -100,7 +100,7 @@ support: env env-next $(MINILM)  ## run support and parity tests and write their
 	rm -f $(SUPPORT)
 	$(PY) $(PYTEST) --support $(SUPPORT) tests/methods/test_contract.py -k "test_support or test_merge_and_back"
 	$(NEXT) $(PYTEST) --support $(SUPPORT) tests/methods/test_contract.py -k "test_support or test_merge_and_back"
-	$(PY) $(PYTEST) --parity $(PARITY) tests/methods tests/test_several.py --ignore=tests/methods/test_contract.py
+	$(PY) $(PYTEST) --parity $(PARITY) tests/methods tests/serving/test_several.py --ignore=tests/methods/test_contract.py
 
 # --- book -----------------------------------------------------------------------------------
 

@@ -18,21 +18,19 @@ _WHERE = {
     "TrainSettings": "peftlab.training",
     "MultiTask": "peftlab.tasks.multi",
     "load": "peftlab.checkpoints",
-    "fuse": "peftlab.joining",
-    "average": "peftlab.joining",
+    "fuse": "peftlab.checkpoints",
+    "average": "peftlab.checkpoints",
     "several": "peftlab.serving",
-    "swap_language": "peftlab.languages",
-    "load_task_adapter": "peftlab.languages",
+    "swap_language": "peftlab.checkpoints",
+    "load_task_adapter": "peftlab.checkpoints",
     "load_encoder": "peftlab.encoders",
     "PeftlabError": "peftlab.errors",
 }
 
 if TYPE_CHECKING:
-    from peftlab.checkpoints import load
+    from peftlab.checkpoints import average, fuse, load, load_task_adapter, swap_language
     from peftlab.encoders import load_encoder
     from peftlab.errors import PeftlabError
-    from peftlab.joining import average, fuse
-    from peftlab.languages import load_task_adapter, swap_language
     from peftlab.methods.adaptable import Adaptable
     from peftlab.methods.adapterdrop import AdapterDrop, RobustAdapterDrop
     from peftlab.methods.bottleneck import Adapter

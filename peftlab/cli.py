@@ -106,8 +106,7 @@ def _positive(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from peftlab.experiments import open_task, read
-    from peftlab.grid import Grid
+    from peftlab.experiments import Grid, open_task, read
     from peftlab.results.store import Store
 
     experiment = read(options.file)
@@ -157,7 +156,8 @@ def _bench(options: argparse.Namespace) -> int:
 
 def _methods(options: argparse.Namespace) -> int:
     from peftlab import methods
-    from peftlab.shapes import LENGTH, SHAPES, sizes
+    from peftlab.encoders import SHAPES
+    from peftlab.methods.sizes import LENGTH, sizes
 
     _check_place(options.json)
     here, left_out = sizes(options.encoder)

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from peftlab.encoders import Encoder, load_encoder
-from peftlab.shapes import shape
+from peftlab.encoders import Encoder, load_encoder, shape
 
 MODEL_TYPES = ("bert", "roberta", "xlm-roberta")
 WORDS = (

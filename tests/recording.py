@@ -17,8 +17,9 @@ import pytest
 import torch
 import transformers
 
-from peftlab import methods, parity, support
-from peftlab.matrix import YES, Case, Matrix
+from peftlab import methods
+from peftlab.support import checks, parity
+from peftlab.support.matrix import YES, Case, Matrix
 
 #: Name of a test → the check that it is part of; None where a parameter says it.
 TESTS = {"test_support": None, "test_merge_and_back": "merge"}
@@ -72,7 +73,7 @@ def rows(item: Any, report: Any, call: Any) -> list[list[str]]:
     check = TESTS[item.originalname] or parameters["check"]
     if report.skipped:
         return []
-    reason = support.declared(method).get(check)
+    reason = checks.declared(method).get(check)
     if report.failed:
         outcome = f"fails: {(str(call.excinfo.value).strip() or 'no reason').splitlines()[0]}"
     else:

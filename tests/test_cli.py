@@ -199,7 +199,7 @@ def test_an_interruption_says_how_to_go_on(file, tmp_path, capsys, monkeypatch):
     def interrupted(self, limit):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("peftlab.grid.Grid.work", interrupted)
+    monkeypatch.setattr("peftlab.experiments.grid.Grid.work", interrupted)
     assert main(["run", str(file), "--folder", str(tmp_path)]) == 130
     assert "goes on from here" in sentence(capsys)
 

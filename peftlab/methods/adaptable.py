@@ -2,7 +2,7 @@
 
 Here is the method that learns both. Training fresh adapters only in the layers that were picked,
 and the controls for it, are in :mod:`peftlab.methods.focused`; the nonlinearity is in
-:mod:`peftlab.methods.rational`.
+:mod:`peftlab.methods.parts.rational`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from peftlab.errors import SettingsError
 from peftlab.methods.base import Counts, Method
 from peftlab.methods.bottleneck import Adapter
-from peftlab.methods.bottleneck_parts import Bottleneck
 from peftlab.methods.checks import check_leave_out
-from peftlab.methods.rational import RATE, Rational
+from peftlab.methods.parts.bottleneck import Bottleneck
+from peftlab.methods.parts.rational import RATE, Rational
 from peftlab.methods.registry import preset, register
 from peftlab.methods.sites import output_site
 

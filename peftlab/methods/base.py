@@ -196,7 +196,8 @@ class Method(ABC):
         """Return the method that a configuration of ``adapters`` or ``peft`` speaks of.
 
         None if it is another method's. What this does not look at is checked by
-        :mod:`peftlab.foreign`, which compares the configuration with :meth:`to_library`.
+        :mod:`peftlab.checkpoints.foreign`: it compares the configuration with
+        :meth:`to_library`.
         """
         return None
 

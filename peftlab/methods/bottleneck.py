@@ -1,7 +1,7 @@
 """Bottleneck adapters: small feed-forward networks inside the layers of a frozen encoder.
 
 One settings class for the whole family: where the networks stand, how wide they are, how they
-start. What they compute is in :mod:`peftlab.methods.bottleneck_parts`.
+start. What they compute is in :mod:`peftlab.methods.parts.bottleneck`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from peftlab.errors import SettingsError
-from peftlab.methods.activations import ACTIVATIONS, activation
 from peftlab.methods.base import Counts, Foreign, Library, Method, Tensors
-from peftlab.methods.bottleneck_parts import (
+from peftlab.methods.checks import check_leave_out, check_rate, check_whole
+from peftlab.methods.parts.activations import ACTIVATIONS, activation
+from peftlab.methods.parts.bottleneck import (
     INITS,
     BapnaPart,
     Bottleneck,
@@ -23,8 +24,7 @@ from peftlab.methods.bottleneck_parts import (
     PfeifferPart,
     Scale,
 )
-from peftlab.methods.checks import check_leave_out, check_rate, check_whole
-from peftlab.methods.gates import Gate, Gating, check_gating
+from peftlab.methods.parts.gates import Gate, Gating, check_gating
 from peftlab.methods.registry import preset, register
 from peftlab.methods.sites import output_site
 
@@ -72,7 +72,7 @@ class Adapter(Method):
     Attributes:
         reduction_factor: :math:`d / m`; the bottleneck is :math:`m = \lfloor d/r \rfloor` wide.
         bottleneck_size: :math:`m` itself; if given, ``reduction_factor`` is not used.
-        activation: :math:`f`, see :func:`peftlab.methods.activations.activation`.
+        activation: :math:`f`, see :func:`peftlab.methods.parts.activations.activation`.
         dropout: On the bottleneck's result, in training. The released code has none.
         init: ``"bert"``, as released: both weights from N(0, 0.02²), so that the encoder's output
             changes a little (*near* identity). ``"houlsby"``: N(0, 0.01²), cut at two standard
@@ -84,7 +84,8 @@ class Adapter(Method):
         parallel: Whether it reads the sublayer's input instead of its result.
         scale: :math:`s`: a number, ``"learned"`` (one a bottleneck, from 1) or ``"channel"`` (d of
             them, from 1).
-        gate: :math:`G`, see :class:`peftlab.methods.gates.Gate`. It reads :math:`z` (before LNb).
+        gate: :math:`G`, see :class:`peftlab.methods.parts.gates.Gate`. It reads :math:`z` (before
+            LNb).
     """
 
     name: ClassVar[str] = "adapter"

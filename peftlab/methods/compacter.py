@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from peftlab.errors import SettingsError
-from peftlab.methods.activations import ACTIVATIONS, activation
 from peftlab.methods.base import Counts, Foreign, Lent, Library, Method, Part
 from peftlab.methods.checks import check_leave_out, check_rate
+from peftlab.methods.parts.activations import ACTIVATIONS, activation
 from peftlab.methods.registry import preset, register
 from peftlab.methods.sites import output_site
 
@@ -137,7 +137,7 @@ class Compacter(Method):
         reduction_factor: :math:`d / m`; the bottleneck is :math:`m = \lfloor d/r \rfloor` wide.
         phm_dim: :math:`n`; divides d and m.
         rank: :math:`k`.
-        activation: :math:`f`, see :func:`peftlab.methods.activations.activation`.
+        activation: :math:`f`, see :func:`peftlab.methods.parts.activations.activation`.
         placement: Where the bottlenecks stand.
         dropout: On the bottleneck's result, in training. The released code has none.
         leave_out: Indices of layers that get none, 0 is the lowest.

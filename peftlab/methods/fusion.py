@@ -1,6 +1,6 @@
 """AdapterFusion: trained adapters stay as they are, and attention over them learns whom to ask.
 
-How the members' weights come from their checkpoints is in :mod:`peftlab.joining`.
+How the members' weights come from their checkpoints is in :mod:`peftlab.checkpoints.joining`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from peftlab.errors import SettingsError
 from peftlab.methods.base import Counts, Method, Part
 from peftlab.methods.bottleneck import PFEIFFER, Adapter
-from peftlab.methods.bottleneck_parts import Bottleneck, PfeifferPart
 from peftlab.methods.checks import check_rate
+from peftlab.methods.parts.bottleneck import Bottleneck, PfeifferPart
 from peftlab.methods.registry import preset, register
 from peftlab.methods.sites import OutputSite, find
 

@@ -17,9 +17,9 @@ from peftlab.encoders import LINEARS
 from peftlab.errors import SettingsError
 from peftlab.methods.base import Counts, Foreign, Library, Method, Part, Tensors
 from peftlab.methods.checks import check_leave_out, check_names
-from peftlab.methods.gates import Gate, Gating, check_gating
-from peftlab.methods.linears import PATHS, finds, path, pattern, widths
 from peftlab.methods.lora import adapters_targets
+from peftlab.methods.parts.gates import Gate, Gating, check_gating
+from peftlab.methods.parts.linears import PATHS, finds, path, pattern, widths
 from peftlab.methods.registry import preset, register
 from peftlab.methods.sites import linear_site
 

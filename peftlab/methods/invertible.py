@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from peftlab.errors import SettingsError
-from peftlab.methods.activations import ACTIVATIONS, activation
 from peftlab.methods.base import Counts, Foreign, Library, Method, Part
+from peftlab.methods.parts.activations import ACTIVATIONS, activation
 from peftlab.methods.registry import register
 from peftlab.methods.sites import embedding_site
 
@@ -84,7 +84,7 @@ class Invertible(Method):
     Attributes:
         reduction_factor: :math:`r`; a network's hidden layer is as wide as its input divided by r,
             rounded down.
-        activation: Of the hidden layers, see :func:`peftlab.methods.activations.activation`.
+        activation: Of the hidden layers, see :func:`peftlab.methods.parts.activations.activation`.
     """
 
     name: ClassVar[str] = "invertible"

@@ -19,8 +19,8 @@ from peftlab.encoders import LINEARS
 from peftlab.errors import SettingsError
 from peftlab.methods.base import Counts, Foreign, Lent, Library, Method, Part
 from peftlab.methods.checks import check_leave_out, check_names, check_rate
-from peftlab.methods.gates import Gate, Gating, check_gating
-from peftlab.methods.linears import chosen, finds, path, pattern, widths
+from peftlab.methods.parts.gates import Gate, Gating, check_gating
+from peftlab.methods.parts.linears import chosen, finds, path, pattern, widths
 from peftlab.methods.registry import preset, register
 from peftlab.methods.sites import linear_site
 

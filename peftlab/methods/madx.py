@@ -1,7 +1,8 @@
 """MAD-X: adapters that know a language, and adapters for a task stacked on them.
 
 Both are made of bottleneck and invertible adapters; nothing is computed here. A language is learnt
-on a task of :mod:`peftlab.tasks.language`, and loaded and swapped by :mod:`peftlab.languages`.
+on a task of :mod:`peftlab.tasks.language`, and loaded and swapped by
+:mod:`peftlab.checkpoints.languages`.
 """
 
 from __future__ import annotations

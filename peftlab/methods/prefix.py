@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from peftlab.errors import SettingsError
 from peftlab.methods.base import Counts, Foreign, Lent, Library, Method, Part, Tensors
 from peftlab.methods.checks import check_leave_out, check_rate, check_whole
-from peftlab.methods.gates import Gate, Gating, check_gating
+from peftlab.methods.parts.gates import Gate, Gating, check_gating
 from peftlab.methods.registry import preset, register
 from peftlab.methods.sites import attention_site, shift_positions
 
@@ -134,7 +134,7 @@ class Prefix(Method):
             E from N(0, 1), the linear maps as PyTorch's.
         dropout: On the prefix, for each text apart, in training.
         gate: Multiplies a layer's prefix by a number that its input gives; see
-            :class:`peftlab.methods.gates.Gate`. ``"none"``, ``"real"`` or ``"all"``.
+            :class:`peftlab.methods.parts.gates.Gate`. ``"none"``, ``"real"`` or ``"all"``.
         shift_positions: Count the tokens' positions from p on, as ``peft`` does; the encoder then
             takes p tokens less. ``adapters`` and the papers' encoders count from 0.
         leave_out: Indices of layers that get none, 0 is the lowest.

@@ -1,7 +1,7 @@
 """UniPELT: LoRA, a prefix and an adapter in every layer, each behind a gate; and its relatives.
 
 Nothing new is computed here: the parts come from their own files, and the gates from
-:mod:`peftlab.methods.gates`.
+:mod:`peftlab.methods.parts.gates`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from peftlab.errors import SettingsError
 from peftlab.methods.base import Counts, Foreign, Library, Method
 from peftlab.methods.bottleneck import Adapter
 from peftlab.methods.composition import Composed, Stack, Union
-from peftlab.methods.gates import Gating, check_gating
 from peftlab.methods.ia3 import IA3
 from peftlab.methods.lora import LoRA, LoRAPart
+from peftlab.methods.parts.gates import Gating, check_gating
 from peftlab.methods.prefix import Prefix
 from peftlab.methods.prompt import Prompt
 from peftlab.methods.registry import preset, register

@@ -15,7 +15,7 @@ from peftlab.encoders import LINEARS
 from peftlab.methods.base import Counts, Foreign, Library, Method
 from peftlab.methods.checks import check_names
 from peftlab.methods.finetuning import IN_PLACE
-from peftlab.methods.linears import finds, widths
+from peftlab.methods.parts.linears import finds, widths
 from peftlab.methods.registry import register
 from peftlab.methods.sites import Site
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import peftlab as pl
-from peftlab.foreign import _pieces, _renamed, bare
+from peftlab.checkpoints.foreign import _pieces, _renamed, bare
 from peftlab.methods.base import Method
 
 

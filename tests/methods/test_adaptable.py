@@ -12,7 +12,7 @@ from peftlab import methods
 from peftlab.errors import CheckpointError, SettingsError, UnknownNameError
 from peftlab.methods.adaptable import SwitchedPart
 from peftlab.methods.focused import Selection
-from peftlab.methods.rational import Rational
+from peftlab.methods.parts.rational import Rational
 from peftlab.training.loop import optimiser_for
 
 D, M = 16, 4

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import peftlab as pl
-from peftlab import methods, support
+from peftlab import methods
 from peftlab.errors import CheckpointError, SettingsError, UnknownNameError
 from peftlab.methods import sites
-from peftlab.methods.activations import ACTIVATIONS
-from peftlab.methods.bottleneck_parts import BapnaPart, HoulsbyPart, ParallelPart, PfeifferPart
+from peftlab.methods.parts.activations import ACTIVATIONS
+from peftlab.methods.parts.bottleneck import BapnaPart, HoulsbyPart, ParallelPart, PfeifferPart
+from peftlab.support import checks
 from peftlab.training.batches import collate
 from tests.methods.parity import assert_equal, note, own_states, shaken, trained
 
@@ -125,13 +126,13 @@ def test_a_whole_layer_by_hand(make_encoder, toy_task, inputs, model_type):
     assert ((y - wanted) * real).abs().max() <= 1e-5
 
 
-@pytest.mark.parametrize("check", [check for check in support.CHECKS if check != "merge"])
+@pytest.mark.parametrize("check", [check for check in checks.CHECKS if check != "merge"])
 def test_support_of_gates_and_learned_scales(make_encoder, toy_task, rows, check):
     method = pl.Adapter(placement="bapna", scale="channel", gate="real", activation="rational:one")
     model = trained(make_encoder, "bert", toy_task, method)
     tokenizer: Any = model.encoder.tokenizer
     batch = collate(toy_task.encode(rows, tokenizer, 64), tokenizer.pad_token_id)
-    support.CHECKS[check](model, batch)
+    checks.CHECKS[check](model, batch)
 
 
 # How it starts

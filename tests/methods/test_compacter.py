@@ -10,10 +10,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import peftlab as pl
-from peftlab import methods, support
+from peftlab import methods
 from peftlab.errors import CheckpointError, SettingsError
 from peftlab.methods import sites
 from peftlab.methods.compacter import PHM, CompacterPart, Rule
+from peftlab.support import checks
 from peftlab.training.batches import collate
 from tests.methods.parity import check_adapters_reads, note, own_states, shaken, trained
 
@@ -251,7 +252,7 @@ def test_adapters_cannot_be_compiled(make_encoder, model_type, toy_task, rows, r
 
     model = trained(make_encoder, model_type, toy_task, pl.Compacter())
     features = toy_task.encode(rows, model.encoder.tokenizer, 64)
-    support.check_compile(model, collate(features, model.encoder.tokenizer.pad_token_id))
+    checks.check_compile(model, collate(features, model.encoder.tokenizer.pad_token_id))
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import peftlab as pl
-from peftlab import methods, support
+from peftlab import methods
 from peftlab.methods import sites
+from peftlab.support import checks
 from peftlab.training.batches import collate
 
 NAMES = methods.presets() | methods.defaults()
@@ -150,24 +151,24 @@ def test_one_seed_is_one_model(make_encoder, model_type, toy_task, method):
 @pytest.mark.parametrize(
     ("check", "attention"),
     [
-        *((check, "sdpa") for check in support.CHECKS),
-        *((check, "eager") for check in support.CHECKS if check != "compile"),  # it is slow
+        *((check, "sdpa") for check in checks.CHECKS),
+        *((check, "eager") for check in checks.CHECKS if check != "compile"),  # it is slow
     ],
 )
 def test_support(make_encoder, model_type, toy_task, method, batch, check, attention):
     """Every check of the support matrix on both kernels, or a clear no where it is declared."""
     model = pl.model(make_encoder(model_type, attention=attention), toy_task, method)
     shake(model)
-    support.verify(model, batch, check)
+    checks.verify(model, batch, check)
 
 
-@pytest.mark.parametrize("dtype", support.MERGE_TOLERANCE, ids=str)
+@pytest.mark.parametrize("dtype", checks.MERGE_TOLERANCE, ids=str)
 @pytest.mark.parametrize("method", [m for m in METHODS if m.mergeable], ids=METHODS.get)
 def test_merge_and_back(make_encoder, model_type, toy_task, method, batch, dtype):
     bare = make_encoder(model_type)
     model = shake(pl.model(make_encoder(model_type), toy_task, method)).to(dtype)
     unmerged, unmerged_tree = snapshot(model), tree(model)
-    support.check_merge(model, batch)
+    checks.check_merge(model, batch)
     assert model.merged
     assert tree(model.backbone) == tree(bare.backbone)
     merged = snapshot(model)

@@ -11,8 +11,8 @@ import peftlab as pl
 from peftlab import methods
 from peftlab.errors import CheckpointError, SettingsError
 from peftlab.methods import sites
-from peftlab.methods.bottleneck_parts import HoulsbyPart, PfeifferPart
 from peftlab.methods.fusion import FusionPart
+from peftlab.methods.parts.bottleneck import HoulsbyPart, PfeifferPart
 from peftlab.training.loop import optimiser_for
 from tests.methods.parity import note, own_states, states_and_gradients
 

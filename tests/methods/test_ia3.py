@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import peftlab as pl
-from peftlab import support
 from peftlab.encoders import LINEARS
 from peftlab.errors import CheckpointError, MergeError, SettingsError, UnknownNameError
-from peftlab.methods.gates import Gate
 from peftlab.methods.ia3 import InputScaling, OutputScaling
+from peftlab.methods.parts.gates import Gate
+from peftlab.support import checks
 from peftlab.training.batches import collate
 from tests.methods.parity import (
     assert_equal,
@@ -141,9 +141,9 @@ def test_gated_equation(make_encoder):
 
 
 @pytest.mark.parametrize("method", [GATED, pl.IA3(gate="real")], ids=["before", "after"])
-@pytest.mark.parametrize("check", support.CHECKS)
+@pytest.mark.parametrize("check", checks.CHECKS)
 def test_gated_support(make_encoder, model_type, toy_task, batch, method, check):
-    support.verify(trained(make_encoder, model_type, toy_task, method), batch, check)
+    checks.verify(trained(make_encoder, model_type, toy_task, method), batch, check)
 
 
 def test_gated_halves_at_the_start_and_cannot_be_merged(make_encoder, toy_task, inputs, model_type):
@@ -185,7 +185,7 @@ def test_folding_scales_rows_and_bias_or_columns():
 
 @pytest.mark.parametrize("method", [pl.IA3(outputs=LINEARS, inputs=()), pl.IA3((), LINEARS)])
 def test_every_map_can_be_scaled_and_merged(make_encoder, model_type, toy_task, batch, method):
-    support.check_merge(trained(make_encoder, model_type, toy_task, method), batch)
+    checks.check_merge(trained(make_encoder, model_type, toy_task, method), batch)
 
 
 @pytest.mark.parametrize(

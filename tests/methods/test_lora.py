@@ -9,12 +9,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import peftlab as pl
-from peftlab import support
 from peftlab.encoders import LINEARS
 from peftlab.errors import CheckpointError, MergeError, SettingsError
 from peftlab.methods import sites
-from peftlab.methods.gates import Gate
 from peftlab.methods.lora import LoRAPart
+from peftlab.methods.parts.gates import Gate
+from peftlab.support import checks
 from peftlab.training.batches import collate
 from tests.methods.parity import assert_equal, check_adapters_reads, own_states, shaken, trained
 
@@ -99,9 +99,9 @@ def test_gated_equation(make_encoder):
 
 
 @pytest.mark.parametrize("method", [GATED, pl.LoRA(targets=LINEARS, ranks=(2, 0, 3), gate="real")])
-@pytest.mark.parametrize("check", support.CHECKS)
+@pytest.mark.parametrize("check", checks.CHECKS)
 def test_gated_support(make_encoder, model_type, toy_task, batch, method, check):
-    support.verify(trained(make_encoder, model_type, toy_task, method), batch, check)
+    checks.verify(trained(make_encoder, model_type, toy_task, method), batch, check)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -112,10 +112,10 @@ def test_a_gate_over_padding_is_not_the_default(make_encoder, toy_task, rows, at
         method = pl.LoRA(rank=4, gate=gate)
         model = trained(lambda _: make_encoder(attention=attention), "", toy_task, method)
         if fails:
-            with pytest.raises(support.Unsupported):
-                support.check_padding(model, batch)
+            with pytest.raises(checks.Unsupported):
+                checks.check_padding(model, batch)
         else:
-            support.check_padding(model, batch)
+            checks.check_padding(model, batch)
 
 
 def test_gated_starts_at_zero_and_cannot_be_merged(make_encoder, toy_task, inputs, model_type):

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 import peftlab as pl
+from peftlab.checkpoints.languages import load_task_adapter, swap_language
 from peftlab.encoders import encoder_from
 from peftlab.errors import CheckpointError, SettingsError
-from peftlab.languages import load_task_adapter, swap_language
 from peftlab.training.batches import collate
 from tests.methods.parity import assert_equal, note, own_states, shaken, trained
 

@@ -7,8 +7,8 @@ import torch
 
 import peftlab as pl
 from peftlab.errors import SettingsError, UnknownNameError
-from peftlab.methods.activations import activation
-from peftlab.methods.rational import EXACT, FITTED, RATIONALS, STARTS, Rational, rational
+from peftlab.methods.parts.activations import activation
+from peftlab.methods.parts.rational import EXACT, FITTED, RATIONALS, STARTS, Rational, rational
 from peftlab.training.loop import optimiser_for
 
 VERSIONS = ("A", "B")

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import peftlab as pl
-from peftlab import methods, shapes
+from peftlab import methods
+from peftlab.encoders import shapes
 from peftlab.errors import CheckpointError, MergeError, SettingsError
 from peftlab.methods import sites
 from tests.methods.parity import check_adapters_reads, note, own_states, shaken, trained

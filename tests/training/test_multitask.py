@@ -14,7 +14,7 @@ import peftlab as pl
 from peftlab.checkpoints import restore
 from peftlab.errors import CheckpointError, DataError, SettingsError, UnknownNameError
 from peftlab.experiments import Experiment
-from peftlab.grid import Grid
+from peftlab.experiments.grid import Grid
 from peftlab.methods.lora import LoRAPart
 from peftlab.models import add_task
 from peftlab.results.store import Store

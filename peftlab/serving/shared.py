@@ -1,7 +1,8 @@
 """Several adapters in one encoder: each for rows of its own in one batch, or all on one input.
 
 The backbone is there once. What it shares runs on the whole batch; where adapters stand, each runs
-on its rows: that is done by :mod:`peftlab.switches`. Trained checkpoints run here; nothing trains.
+on its rows: that is done by :mod:`peftlab.serving.switches`. Trained checkpoints run here; nothing
+trains.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,72 +20,12 @@ from peftlab import checkpoints, methods
 from peftlab.encoders import Encoder, Slot, describe, load_encoder
 from peftlab.errors import CheckpointError, DataError, SettingsError, unknown
 from peftlab.methods import sites
-from peftlab.methods.sites.site import HOOKS
 from peftlab.models import INPUTS
-from peftlab.switches import EmbeddingSwitch, Groups, Switch, extra
+from peftlab.serving.single import Batch, Single, inside
+from peftlab.serving.switches import EmbeddingSwitch, Groups, Switch
 from peftlab.tasks import heads
 
-if TYPE_CHECKING:
-    from peftlab.methods.base import Method
-
 Folder = str | Path
-Batch = Mapping[str, Any]
-
-
-class Single(nn.Module):
-    """One adapter with its head, in a copy of the encoder that shares all the encoder's tensors.
-
-    Attributes:
-        method: Its settings.
-        labels: Of its task, in the order of the logits.
-    """
-
-    def __init__(
-        self, encoder: Encoder, method: Method, head: heads.Head, labels: Sequence[str]
-    ) -> None:
-        super().__init__()
-        self.backbone: nn.Module = encoder.backbone
-        self.path = encoder.anatomy.embeddings.name
-        self.method = method
-        self.head = head
-        self.labels = tuple(labels)
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Return the logits of a batch, as the model of the checkpoint does."""
-        inputs = {key: batch[key] for key in INPUTS if key in batch}
-        return cast(Tensor, self.head(self.backbone(**inputs).last_hidden_state, batch))
-
-    @property
-    def extra(self) -> int:
-        """How many vectors it puts before the tokens."""
-        return extra(self.backbone.get_submodule(self.path))
-
-    def places(self) -> list[str]:
-        """Return the paths of the modules that are not as in the bare encoder.
-
-        What is inside the embeddings makes them as a whole such a module.
-        """
-        found = []
-        for path, module in self.backbone.named_modules():
-            hooks = module._forward_pre_hooks | module._forward_hooks
-            if path and (isinstance(module, sites.Site) or self.hooked(hooks)):
-                found.append(self.path if _inside(path, [self.path]) else path)
-        return found
-
-    def hooked(self, hooks: Mapping[int, Any]) -> list[Any]:
-        """Return the functions that the method has hooked in, without those of the embeddings.
-
-        What these do around a pass, :class:`Several` does for all adapters at once.
-        """
-        ids = [handle.id for handle in self.backbone.__dict__.get(HOOKS, [])]
-        embeddings = self.backbone.get_submodule(self.path)
-        found = [hooks[i] for i in ids if i in hooks]
-        return [each for each in found if getattr(each, "__self__", None) is not embeddings]
-
-    def version(self, path: str) -> nn.Module | None:
-        """Return its own version of a module of the backbone, None if it has no parts there."""
-        there = any(place == path or place.startswith(f"{path}.") for place in self.places())
-        return self.backbone.get_submodule(path) if there else None
 
 
 class Several(nn.Module):
@@ -299,7 +240,7 @@ class Several(nn.Module):
         self.singles = nn.ModuleList(self._index.values())
         paths = {path for single in self._index.values() for path in single.places()}
         for path in paths:
-            if not _inside(path, paths):
+            if not inside(path, paths):
                 parent, _, name = path.rpartition(".")
                 slot = Slot(self.backbone.get_submodule(parent), name)
                 original = slot.get()
@@ -328,7 +269,3 @@ def several(encoder: str | Encoder, folders: Mapping[str, Folder]) -> Several:
     for name, folder in folders.items():
         together.add(name, folder)
     return together
-
-
-def _inside(path: str, others: Any) -> bool:
-    return any(path.startswith(f"{other}.") for other in others)

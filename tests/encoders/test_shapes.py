@@ -8,9 +8,10 @@ from typing import ClassVar
 import pytest
 
 import peftlab as pl
-from peftlab import methods, shapes
+from peftlab import methods
+from peftlab.encoders import shapes
 from peftlab.errors import UnknownNameError
-from peftlab.methods import registry, sites
+from peftlab.methods import registry, sites, sizes
 
 
 @pytest.mark.parametrize(
@@ -53,21 +54,21 @@ def registered(monkeypatch):
 
 def test_every_method_is_sized_once(registered):
     methods.preset("lora-again", pl.LoRA(rank=3))
-    found, left_out = shapes.sizes("bert-base")
+    found, left_out = sizes.sizes("bert-base")
     assert left_out == {}
     assert [size.method for size in found] == list(methods.catalogue())
     by_name = {size.method: size for size in found}
     assert by_name["lora-again"].trainable == 12 * 2 * 3 * 2 * 768
-    assert by_name["lora-8"] == shapes.Size("lora-8", "bert-base", *[294_912] * 3, 589_824.0, True)
+    assert by_name["lora-8"] == sizes.Size("lora-8", "bert-base", *[294_912] * 3, 589_824.0, True)
     assert "lora" not in by_name  # it is lora-8
 
 
 def test_a_method_that_does_not_fit_is_left_out_with_the_reason(registered):
     methods.preset("top-13", pl.TopLayers(layers=13))
-    found, left_out = shapes.sizes("bert-base")
+    found, left_out = sizes.sizes("bert-base")
     assert "has 12" in left_out["top-13"]
     assert "top-13" not in {size.method for size in found}
-    found, left_out = shapes.sizes("bert-large")
+    found, left_out = sizes.sizes("bert-large")
     assert left_out == {}
     assert "top-13" in {size.method for size in found}
 
@@ -89,6 +90,6 @@ def test_a_method_without_plain_settings_is_listed_by_its_presets(registered):
 
 def test_attaching_leaves_nothing_behind(monkeypatch):
     encoder = shapes.shape("bert-base")
-    monkeypatch.setattr(shapes, "shape", lambda name: encoder)
-    shapes.sizes("bert-base")
+    monkeypatch.setattr(sizes, "shape", lambda name: encoder)
+    sizes.sizes("bert-base")
     assert next(sites.find(encoder.backbone), None) is None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from peftlab import methods, parity
+from peftlab import methods
 from peftlab.errors import RecordError
 from peftlab.results import book_results
+from peftlab.support import parity
 
 FOUND = [
     {"method": "lora", "library": "peft", "states": 1e-7, "gradients": 3e-8},

@@ -15,7 +15,7 @@ import pytest
 from peftlab.cli import main
 from peftlab.errors import NonFiniteLossError, OutOfMemoryError, RecordError
 from peftlab.experiments import Experiment, read
-from peftlab.grid import Grid
+from peftlab.experiments.grid import Grid
 from peftlab.results.record import Record
 from peftlab.results.store import Store
 from tests.conftest import WORDS
@@ -33,7 +33,7 @@ GRID: dict[str, Any] = {
 TOTAL = 1 + 4 + 4
 # What a run imports: loaded once by the server that forks the processes which are then killed.
 PRELOAD = [
-    "peftlab.grid",
+    "peftlab.experiments.grid",
     "peftlab.models",
     "peftlab.tasks",
     "peftlab.training",

@@ -1,8 +1,8 @@
 """The support matrix: what the tests found, kept in a file and read as tables.
 
-Nothing is checked here: the checks are in :mod:`peftlab.support`, the contract's tests run them,
-and ``pytest --support FILE`` writes what came out (``make support``). A cell of the table sums up
-all encoder families, attention kernels and versions of transformers that were tested.
+Nothing is checked here: the checks are in :mod:`peftlab.support.checks`, the contract's tests run
+them, and ``pytest --support FILE`` writes what came out (``make support``). A cell of the table
+sums up all encoder families, attention kernels and versions of transformers that were tested.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Every check runs a real forward or backward pass and raises if something does not hold. The tests
 run them for every method on every family of encoders and hold each method to what it declares
-(:func:`verify`); the matrix that they leave behind is in :mod:`peftlab.matrix`.
+(:func:`verify`); the matrix that they leave behind is in :mod:`peftlab.support.matrix`.
 """
 
 from __future__ import annotations

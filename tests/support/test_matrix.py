@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import transformers
 
-from peftlab import matrix, methods, support
+from peftlab import methods
 from peftlab.errors import RecordError
-from peftlab.matrix import Case, Matrix
+from peftlab.support import checks, matrix
+from peftlab.support.matrix import Case, Matrix
 from tests.conftest import MODEL_TYPES
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RUN = "run `make support`"
 
 
@@ -39,21 +40,21 @@ def test_it_has_every_check_on_every_family_and_version(committed):
     wanted = {
         Case(method, check, version, family, "sdpa")
         for method in methods.catalogue()
-        for check in support.CHECKS
+        for check in checks.CHECKS
         for version in versions
         for family in MODEL_TYPES
     }
     assert wanted - set(committed.outcomes) == set(), RUN
     assert set(committed.versions) == set(versions)
     assert {case.transformers for case in committed.outcomes} == set(versions)
-    assert {case.check for case in committed.outcomes} == set(support.CHECKS)
+    assert {case.check for case in committed.outcomes} == set(checks.CHECKS)
     assert {case.attention for case in committed.outcomes} == {"sdpa", "eager"}
 
 
 def test_it_says_no_exactly_where_a_method_declares_it(committed):
     catalogue = methods.catalogue()
     for case, outcome in committed.outcomes.items():
-        reason = support.declared(catalogue[case.method]).get(case.check)
+        reason = checks.declared(catalogue[case.method]).get(case.check)
         assert outcome == ("yes" if reason is None else f"no: {reason}"), f"{case}: {RUN}"
 
 
@@ -191,7 +192,7 @@ def test_outcomes_are_collected(tmp_path, workers):
         for case, outcome in found.outcomes.items()
         if case not in before
     }
-    no = "no: " + support.declared(methods.get("pfeiffer-16"))["merge"]
+    no = "no: " + checks.declared(methods.get("pfeiffer-16"))["merge"]
     assert new == {
         ("lora-8", "padding", "sdpa"): "yes",
         ("lora-8", "padding", "eager"): "fails: broken",

@@ -11,7 +11,7 @@ from peftlab.encoders import load_encoder
 from peftlab.results import Store, selected, summarise
 from peftlab.results.record import Record
 
-BOOK = Path(__file__).parents[1] / "book"
+BOOK = Path(__file__).parents[2] / "book"
 STORE = Store(BOOK / "results")
 RECORDED = sorted(p.name for p in STORE.folder.iterdir() if p.is_dir() and p.name[0] != ".")
 

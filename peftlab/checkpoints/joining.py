@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from peftlab import checkpoints, methods
+from peftlab import methods
+from peftlab.checkpoints import format
+from peftlab.checkpoints.loading import load
 from peftlab.encoders import Encoder, load_encoder
 from peftlab.errors import CheckpointError, SettingsError
 from peftlab.methods.bottleneck import Adapter
@@ -126,7 +128,7 @@ def average(
     headers = [header for header, _ in contents]
     one_task = all(h["task"] == headers[0]["task"] for h in headers)
     if one_task:
-        model = checkpoints.load(folders[0], encoder=encoder, task=task)
+        model = load(folders[0], encoder=encoder, task=task)
     elif task is None:
         names = ", ".join(repr(h["task"]["name"]) for h in headers)
         raise CheckpointError(
@@ -154,7 +156,7 @@ def _alike(folders: Sequence[Folder], encoder: Encoder | None = None) -> list[Co
     """Read checkpoints and make sure that they are of one encoder and have the same tensors."""
     if len(folders) < 2:
         raise SettingsError("One checkpoint alone cannot be joined with others: give 2 or more.")
-    contents = [checkpoints.read(folder) for folder in folders]
+    contents = [format.read(folder) for folder in folders]
     first = contents[0][0]
     for (header, tensors), folder in zip(contents, folders, strict=True):
         fingerprint = encoder.fingerprint if encoder else first["encoder"]["fingerprint"]

@@ -2,7 +2,8 @@
 
 A ``.toml`` names encoders, tasks, methods, rates and seeds. Each *cell* (encoder, task, method) is
 run in two stages: every learning rate at the tuning seed, then the rate that was best on the
-development split at the other seeds. This file reads and plans; :mod:`peftlab.grid` does the runs.
+development split at the other seeds. This file reads and plans; :mod:`peftlab.experiments.grid`
+does the runs.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A fusion of adapters in the format of ``adapters``: one folder a member, one for the fusion.
 
-That library calls it an *adapter setup*. Single methods are in :mod:`peftlab.foreign`.
+That library calls it an *adapter setup*. Single methods are in :mod:`peftlab.checkpoints.foreign`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from peftlab import foreign
+from peftlab.checkpoints import foreign
 from peftlab.errors import CheckpointError
 from peftlab.files import replacing
 from peftlab.methods.bottleneck import Adapter

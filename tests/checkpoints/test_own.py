@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import peftlab as pl
 from peftlab import checkpoints, methods
+from peftlab.checkpoints.format import FILE
 from peftlab.errors import CheckpointError
 from peftlab.files import replacing
 from peftlab.training.batches import collate
@@ -44,7 +45,7 @@ def logits(model: Any, rows: Any) -> torch.Tensor:
 
 def rewrite(folder: Path, change: Any) -> None:
     """Let ``change(tensors, header)`` edit a checkpoint."""
-    path = folder / checkpoints.FILE
+    path = folder / FILE
     with safe_open(path, framework="pt") as file:
         header = json.loads(file.metadata()["peftlab"])
     tensors = load_file(path)
@@ -89,7 +90,7 @@ def test_round_trip_in_a_fresh_process(make_encoder, toy_task, rows, tmp_path):
     subprocess.run(
         [sys.executable, "-c", FRESH, json.dumps(rows), str(out), *wanted],
         check=True,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
     )
     found = torch.load(out, weights_only=True)
@@ -203,14 +204,14 @@ def test_what_does_not_fit_is_refused(saved, toy_task, change, words):
 
 
 def test_damage(saved, toy_task):
-    path = saved / checkpoints.FILE
+    path = saved / FILE
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="damaged"):
         pl.load(saved, task=toy_task)
 
 
 def test_a_file_of_somebody_else(tmp_path):
-    save_file({"weight": torch.zeros(2)}, tmp_path / checkpoints.FILE)
+    save_file({"weight": torch.zeros(2)}, tmp_path / FILE)
     with pytest.raises(CheckpointError, match="not written by peftlab"):
         pl.load(tmp_path)
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from peftlab import checkpoints, foreign, methods
+from peftlab import methods
+from peftlab.checkpoints import foreign, format
 from peftlab.encoders import Encoder
 from peftlab.errors import CheckpointError, SettingsError
 from peftlab.methods.base import Method
@@ -43,7 +44,7 @@ def swap_language(model: Model, folder: str | Path) -> Model:
         SettingsError: The model is of another method.
     """
     _put(model, Path(folder), _stack(model).language, "")
-    model.options["language"] = checkpoints.digest(_places(model, ""))
+    model.options["language"] = format.digest(_places(model, ""))
     return model
 
 
@@ -64,7 +65,7 @@ def load_task_adapter(model: Model, folder: str | Path) -> Model:
         SettingsError: The model is of another method.
     """
     _put(model, Path(folder), _stack(model).task, ON_TOP)
-    model.options["task_adapter"] = checkpoints.digest(_places(model, ON_TOP))
+    model.options["task_adapter"] = format.digest(_places(model, ON_TOP))
     return model
 
 
@@ -89,14 +90,14 @@ def _put(model: Model, folder: Path, wanted: Method, suffix: str) -> None:
                 f"{theirs.get(key)!r}, but the model takes {wanted.name!r} with {key} "
                 f"{ours[key]!r}: train one with the model's settings, or build the model with its."
             )
-    checkpoints.fill(_places(model, suffix), tensors, folder)
+    format.fill(_places(model, suffix), tensors, folder)
 
 
 def _read(folder: Path, encoder: Encoder) -> tuple[Method, dict[str, Tensor]]:
     """Read the method and its tensors from a checkpoint of peftlab or of another library."""
-    if not (folder / checkpoints.FILE).is_file() and (folder / foreign.CONFIG).is_file():
+    if not (folder / format.FILE).is_file() and (folder / foreign.CONFIG).is_file():
         return foreign.read(folder, encoder.anatomy)
-    header, tensors = checkpoints.read(folder)
+    header, tensors = format.read(folder)
     if header["encoder"]["fingerprint"] != encoder.fingerprint:
         raise CheckpointError(
             f"The checkpoint {folder} was made with other weights of {header['encoder']['name']!r} "

@@ -1,7 +1,7 @@
 """Nonlinearities by name, as settings of methods write them.
 
 Those with weights of their own are elsewhere: rational functions are in
-:mod:`peftlab.methods.rational`.
+:mod:`peftlab.methods.parts.rational`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def activation(name: str) -> nn.Module:
 
     Args:
         name: One of :data:`ACTIVATIONS`, or the name of a trainable one, such as
-            ``"rational:one"``; see :func:`peftlab.methods.rational.rational`.
+            ``"rational:one"``; see :func:`peftlab.methods.parts.rational.rational`.
 
     Returns:
         A new module; its parameters, if it has any, train.
@@ -42,7 +42,7 @@ def activation(name: str) -> nn.Module:
         UnknownNameError: There is none of that name.
     """
     if name.startswith("rational"):
-        from peftlab.methods.rational import rational
+        from peftlab.methods.parts.rational import rational
 
         return rational(name)
     if name not in ACTIVATIONS:

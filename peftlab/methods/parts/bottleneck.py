@@ -12,9 +12,9 @@ from typing import ClassVar, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from peftlab.methods.activations import activation as make
 from peftlab.methods.base import Part
-from peftlab.methods.gates import Gate
+from peftlab.methods.parts.activations import activation as make
+from peftlab.methods.parts.gates import Gate
 
 INITS = ("bert", "zero", "houlsby", "mam")
 

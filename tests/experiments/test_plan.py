@@ -11,7 +11,7 @@ from peftlab.experiments import read
 from peftlab.results.record import Record
 from tests.results.made import record
 
-BOOK = Path(__file__).parents[1] / "book" / "experiments"
+BOOK = Path(__file__).parents[2] / "book" / "experiments"
 GOOD = """
 name = "small"
 question = "Does it run?"

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import peftlab as pl
-from peftlab import support
 from peftlab.errors import SettingsError, UnknownNameError
 from peftlab.methods.base import Part
 from peftlab.methods.composition import Union
 from peftlab.methods.sites import linear_site
+from peftlab.support import checks
 from peftlab.training.batches import collate
 
 
@@ -69,7 +69,7 @@ def batch(make_encoder, toy_task, rows):
 def test_matrix(make_encoder, toy_task, batch):
     model = pl.model(make_encoder(), toy_task, pl.Adapter())
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    found = support.support(model, batch)
+    found = checks.support(model, batch)
     assert found.pop("merge").startswith("no: The method 'adapter' cannot be merged")
     assert set(found.values()) == {"yes"}
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
@@ -92,7 +92,7 @@ def test_faults_are_found(make_encoder, toy_task, batch, part, check, reason):
     model = pl.model(make_encoder(), toy_task, pl.LoRA())
     site = linear_site(model.encoder.anatomy.layers[0].query)
     site.add(site.parts, "fault", part())
-    found = support.support(model, batch)[check]
+    found = checks.support(model, batch)[check]
     assert found.startswith("no: ")
     assert reason in found
 
@@ -101,7 +101,7 @@ def test_checkpointing_is_checked_without_a_warning(make_encoder, model_type, to
     model = pl.model(make_encoder(model_type), toy_task, pl.LoRA())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        support.check_checkpointing(model, batch)
+        checks.check_checkpointing(model, batch)
     assert all(layer.module.gradient_checkpointing for layer in model.encoder.anatomy.layers)
 
 
@@ -113,23 +113,23 @@ class Honest(pl.LoRA):
 
 def test_a_declared_no_must_be_true(make_encoder, toy_task, batch):
     model = pl.model(make_encoder(), toy_task, Honest())
-    with pytest.raises(support.Unsupported, match="declares that 'padding' cannot work"):
-        support.verify(model, batch, "padding")
+    with pytest.raises(checks.Unsupported, match="declares that 'padding' cannot work"):
+        checks.verify(model, batch, "padding")
     site = linear_site(model.encoder.anatomy.layers[0].query)
     site.add(site.parts, "over", OverPadding())
     site.add(site.parts, "breaking", Breaking())
-    support.verify(model, batch, "padding")
-    support.verify(model, batch, "compile")
-    support.verify(model, batch, "bf16")
+    checks.verify(model, batch, "padding")
+    checks.verify(model, batch, "compile")
+    checks.verify(model, batch, "bf16")
 
 
 def test_a_declared_no_needs_a_clear_error(make_encoder, toy_task, batch, monkeypatch):
     def crash(model, batch):
         raise ZeroDivisionError
 
-    monkeypatch.setitem(support.CHECKS, "padding", crash)
+    monkeypatch.setitem(checks.CHECKS, "padding", crash)
     with pytest.raises(ZeroDivisionError):
-        support.verify(pl.model(make_encoder(), toy_task, Honest()), batch, "padding")
+        checks.verify(pl.model(make_encoder(), toy_task, Honest()), batch, "padding")
 
 
 def test_a_declared_no_may_change_no_weight(make_encoder, toy_task, batch, monkeypatch):
@@ -138,28 +138,28 @@ def test_a_declared_no_may_change_no_weight(make_encoder, toy_task, batch, monke
             next(model.parameters()).add_(1)
         raise SettingsError("Too late.")
 
-    monkeypatch.setitem(support.CHECKS, "padding", late)
-    with pytest.raises(support.Unsupported, match="after weights were changed"):
-        support.verify(pl.model(make_encoder(), toy_task, Honest()), batch, "padding")
+    monkeypatch.setitem(checks.CHECKS, "padding", late)
+    with pytest.raises(checks.Unsupported, match="after weights were changed"):
+        checks.verify(pl.model(make_encoder(), toy_task, Honest()), batch, "padding")
 
 
 def test_what_is_not_declared_must_work(make_encoder, toy_task, batch):
     model = pl.model(make_encoder(), toy_task, pl.LoRA())
     site = linear_site(model.encoder.anatomy.layers[0].query)
     site.add(site.parts, "over", OverPadding())
-    with pytest.raises(support.Unsupported, match="differ"):
-        support.verify(model, batch, "padding")
+    with pytest.raises(checks.Unsupported, match="differ"):
+        checks.verify(model, batch, "padding")
 
 
 def test_declared():
-    assert set(support.declared(pl.Adapter())) == {"merge"}
-    assert support.declared(pl.LoRA()) == {}
-    assert set(support.declared(pl.Full())) == {"merge", "several"}
-    assert set(support.declared(Union(pl.LoRA(), pl.Full()))) == {"merge", "several"}
-    assert set(support.declared(Honest())) == {"padding", "compile"}
+    assert set(checks.declared(pl.Adapter())) == {"merge"}
+    assert checks.declared(pl.LoRA()) == {}
+    assert set(checks.declared(pl.Full())) == {"merge", "several"}
+    assert set(checks.declared(Union(pl.LoRA(), pl.Full()))) == {"merge", "several"}
+    assert set(checks.declared(Honest())) == {"padding", "compile"}
 
     class Typo(pl.LoRA):
         cannot: ClassVar = {"padding2": "no such check"}
 
     with pytest.raises(UnknownNameError, match="did you mean 'padding'"):
-        support.declared(Typo())
+        checks.declared(Typo())

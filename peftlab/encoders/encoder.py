@@ -1,0 +1,110 @@
+"""An encoder in memory: a backbone with its tokenizer, its anatomy and its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from peftlab.encoders.anatomy import describe
+from peftlab.errors import SettingsError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Pooling = Literal["cls", "mean"]
+
+
+class Encoder:
+    """A backbone with its tokenizer and anatomy.
+
+    Attributes:
+        name: How it was asked for: hub id, folder or ``pocket``.
+        backbone: The Hugging Face model without a pooler: ids [batch, length] → states
+            [batch, length, d].
+        tokenizer: The fast tokenizer that belongs to it.
+        anatomy: Where its layers keep their parts.
+        pooling: How the encoder was trained to form a sentence vector: ``"cls"`` or ``"mean"``.
+        random_weights: Whether the weights were drawn instead of loaded.
+        source: Folder or hub id that the weights were loaded from; None if they were not.
+        in_use: Whether a model was made of it, whose method may train its weights.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        backbone: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None,
+        pooling: Pooling = "cls",
+        *,
+        random_weights: bool = False,
+        source: str | None = None,
+    ) -> None:
+        self.name = name
+        self.backbone = backbone
+        self.tokenizer = tokenizer
+        self.pooling: Pooling = pooling
+        self.random_weights = random_weights
+        self.source = source
+        self.in_use = False
+        self.anatomy = describe(backbone)
+        self._positions = self.anatomy.max_length
+        self.reserve(0)  # many tokenizers do not know how much their model takes
+        _ = self.fingerprint  # taken now, before any method or training touches the weights
+
+    def reserve(self, positions: int) -> None:
+        """Take positions away from the tokens, for what a method puts before them.
+
+        Raises:
+            SettingsError: Fewer than three would be left: two special tokens and one word.
+        """
+        if self._positions - positions < 3:
+            raise SettingsError(
+                f"{positions} vectors before the tokens leave no room for a text: the encoder "
+                f"{self.name!r} has {self.anatomy.max_length} positions; take fewer vectors."
+            )
+        self._positions -= positions
+        if self.tokenizer is not None:
+            longest = min(self.tokenizer.model_max_length, self._positions)
+            self.tokenizer.model_max_length = longest
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the weights as loaded: names, shapes, types and values.
+
+        Two encoders of one configuration and one fingerprint give the same hidden states. It is
+        what a checkpoint remembers of its backbone.
+        """
+        digest = hashlib.sha256()
+        for name, tensor in self.backbone.state_dict().items():
+            if tensor.is_meta:
+                return "meta"
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(_view_bytes(tensor))
+        return digest.hexdigest()
+
+
+def _view_bytes(tensor: torch.Tensor) -> Any:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+
+
+def encoder_from(
+    backbone: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    name: str = "custom",
+    pooling: Pooling = "cls",
+) -> Encoder:
+    """Wrap a Hugging Face backbone that is already in memory.
+
+    Args:
+        backbone: A model with BERT's layer structure.
+        tokenizer: Its fast tokenizer; ``None`` where only ready-made ids are used.
+        name: How summaries and records shall call it.
+        pooling: How a sentence vector is formed.
+
+    Returns:
+        The encoder; it shares the backbone, no copy is made.
+    """
+    return Encoder(name, backbone, tokenizer, pooling)

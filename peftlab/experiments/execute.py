@@ -1,0 +1,108 @@
+"""Doing one run of an experiment: load, build, train, score, record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from peftlab.experiments.plan import MAJORITY, open_task
+from peftlab.results.record import Git, Parameters, Record, RunSettings, Sizes
+from peftlab.tasks.base import Task
+from peftlab.timing import Phases, machine
+
+
+class Executor:
+    """Does runs for real: loads, builds, trains, scores. Tasks are read once a process."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, Task] = {}
+
+    def __call__(self, run: RunSettings, folder: Path) -> Record:
+        """Do one run; see :func:`peftlab.train` for what is raised."""
+        clock = Phases()
+        limits: dict[str, int] = dict(run.limits)  # type: ignore[arg-type]  # literal keys
+        shared: dict[str, Any] = {k: v for k, v in limits.items() if k == "test"}
+        with clock("load"):
+            task = self.task(run.task, run.task_options).limit(**limits)
+            how = {} if "of" in run.task_options else run.task_options
+            transfer = [self.task(n, how).limit(**shared) for n in run.transfer]
+        if run.method["name"] == MAJORITY:
+            return majority(run, task, transfer, clock)
+        return _train(run, task, transfer, folder, clock)
+
+    def task(self, name: str, options: Mapping[str, Any]) -> Task:
+        """Return a task, opened with its options and read at most once."""
+        key = json.dumps([name, options], sort_keys=True)
+        if key not in self._tasks:
+            self._tasks[key] = open_task(name, options)
+        return self._tasks[key]
+
+
+def _train(
+    run: RunSettings, task: Task, transfer: list[Task], folder: Path, clock: Phases
+) -> Record:
+    """Build and train the model of a run, on the GPU where there is one."""
+    import torch
+
+    from peftlab.models import model as build
+    from peftlab.training import TrainSettings, train
+
+    with clock("load"):
+        model = build(
+            run.encoder, task, run.method, seed=run.seed, random_weights=run.random_weights
+        )
+        if torch.cuda.is_available():
+            model.to("cuda")
+    return train(
+        model,
+        task,
+        TrainSettings(**run.training),  # type: ignore[arg-type]
+        transfer=transfer,
+        folder=folder,
+        keep_checkpoint=True,  # until the record is written: a kill in between must not lose it
+        label=run.method_label,
+        clock=clock,
+    )
+
+
+def majority(run: RunSettings, task: Task, transfer: list[Task], clock: Phases) -> Record:
+    """Score the control that always predicts what is most frequent in the training split.
+
+    Args:
+        run: Whose record it is.
+        task: Decides what is most frequent.
+        transfer: Scored with the same predictions.
+        clock: Of the run.
+
+    Returns:
+        A record like any other, with no parameters and no curve.
+
+    Raises:
+        SettingsError: The kind of task has no majority class.
+    """
+    from peftlab import tasks
+
+    metrics, scores = {}, {}
+    with clock("test"):
+        metrics["dev"] = tasks.majority(task, "dev").metrics
+        for name, each in {"test": task, **{other.name: other for other in transfer}}.items():
+            found = tasks.majority(each, "test", train=task)
+            metrics[name] = found.metrics
+            for part, its in (found.parts or {name: found}).items():
+                metrics[part], scores[part] = its.metrics, its.example_scores
+    return Record(
+        id=run.id,
+        settings=run,
+        sizes=Sizes(**{split: len(task.rows(split)) for split in ("train", "dev", "test")}),
+        parameters=Parameters(trainable=0, stored=0, inference=0, head=0, backbone=0),
+        metrics=metrics,
+        main_metric=task.main_metric,
+        example_scores=scores,
+        seconds=clock.seconds(),
+        device="cpu",
+        machine=machine.describe(),
+        versions=machine.versions(),
+        git=Git(**machine.git()),
+    )

@@ -1,0 +1,1 @@
+"""What several methods are made of: bottlenecks, activations, gates, and choices of linear maps."""

@@ -1,0 +1,5 @@
+"""Several trained adapters in one encoder."""
+
+from peftlab.serving.shared import Several, several
+
+__all__ = ["Several", "several"]
