@@ -3,6 +3,8 @@
 Every check runs a real forward or backward pass and raises if something does not hold. The tests
 run them for every method on every family of encoders and hold each method to what it declares
 (:func:`verify`); the matrix that they leave behind is in :mod:`peftlab.support.matrix`.
+
+A batch is of one task. Of a model with several heads, its ``task`` says which one is checked.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from torch import Tensor
 
 from peftlab.errors import PeftlabError, unknown
 from peftlab.methods.composition import Composed
+from peftlab.tasks.multi import Heads, members
 
 if TYPE_CHECKING:
     from peftlab.methods.base import Method
@@ -43,10 +46,9 @@ class Unsupported(PeftlabError):
 def check_padding(model: Model, batch: Batch) -> None:
     """A text alone has the logits that it has in a batch with longer ones (≤ 1e-5)."""
     model.eval()
-    together = _logits(model, batch)
-    for i, length in enumerate(batch["attention_mask"].sum(1).tolist()):
-        alone = _logits(model, {k: v[i : i + 1, :length] for k, v in _inputs(batch).items()})[0]
-        _close(alone, together[i][: len(alone)], 1e-5)
+    for i, together in enumerate(_logits(model, batch)):
+        alone = _logits(model, _alone(batch, i))[0]
+        _close(alone, together[tuple(map(slice, alone.shape))], 1e-5)
 
 
 def check_merge(model: Model, batch: Batch) -> None:
@@ -60,7 +62,7 @@ def check_merge(model: Model, batch: Batch) -> None:
 def check_fp32(model: Model, batch: Batch) -> None:
     """A step gives finite gradients."""
     model.train()
-    _finite(_gradients(model, model(batch).loss))
+    _finite(_gradients(model, batch, model(batch).loss))
 
 
 def check_bf16(model: Model, batch: Batch) -> None:
@@ -68,24 +70,18 @@ def check_bf16(model: Model, batch: Batch) -> None:
     model.train()
     with torch.autocast(batch["input_ids"].device.type, dtype=torch.bfloat16):
         loss = model(batch).loss
-    _finite(_gradients(model, loss))
+    _finite(_gradients(model, batch, loss))
 
 
 def check_checkpointing(model: Model, batch: Batch) -> None:
     """Recomputing activations in the backward pass changes no gradient (≤ 1e-6)."""
     model.train()
-    backbone: Any = model.backbone
-    backbone.config.use_cache = False  # a cache is what decoders keep, and would be warned about
-    # newer releases of transformers 5 have another name for it
-    enable = getattr(backbone, "activation_checkpointing_enable", None)
-    enable = enable or backbone.gradient_checkpointing_enable
     gradients = []
     with torch.random.fork_rng(devices=[]):
         for _ in range(2):
             torch.manual_seed(0)  # both passes draw the same dropout
-            gradients.append(_gradients(model, model(batch).loss))
-            # the older, reentrant kind gives no gradients where the embeddings are frozen
-            enable({"use_reentrant": False})
+            gradients.append(_gradients(model, batch, model(batch).loss))
+            model.encoder.recompute()
     for name, gradient in gradients[0].items():
         _close(gradients[1][name], gradient, 1e-6)
 
@@ -117,7 +113,10 @@ def check_save(model: Model, batch: Batch) -> None:
 
 
 def check_several(model: Model, batch: Batch) -> None:
-    """Two trained states in one encoder give every row the logits of its own (≤ 1e-5)."""
+    """Two trained states in one encoder give every row the logits of its own (≤ 1e-5).
+
+    Each has one head there: of a model with several, it is that of the batch's task.
+    """
     from peftlab.encoders import load_encoder
     from peftlab.serving import several
 
@@ -127,16 +126,19 @@ def check_several(model: Model, batch: Batch) -> None:
         for _, parameter in other.trainable_parameters():
             parameter.mul_(0.5)
     both = {"one": model, "other": other}
+    wanted = {name: _logits(each, batch) for name, each in both.items()}
     encoder = load_encoder(
         model.encoder.name, attention=model.encoder.backbone.config._attn_implementation
     )
     with tempfile.TemporaryDirectory() as folder:
-        folders = {name: each.save(Path(folder) / name) for name, each in both.items()}
+        folders = {
+            name: _with_one_head(each, batch).save(Path(folder) / name)
+            for name, each in both.items()
+        }
         together = several(encoder, folders).to(model.device)
-    names = [("one", "other")[i % 2] for i in range(len(batch["input_ids"]))]
+    names = [("one", "other")[i % 2] for i in range(len(wanted["one"]))]
     with torch.no_grad():
         found = together(_inputs(batch), names)
-    wanted = {name: _logits(each, batch) for name, each in both.items()}
     for i, name in enumerate(names):
         _close(found[i], wanted[name][i], 1e-5)
 
@@ -180,7 +182,7 @@ def verify(model: Model, batch: Batch, check: str) -> None:
 
     Args:
         model: Is changed by the check.
-        batch: Labelled texts of different lengths, on the model's device.
+        batch: Labelled texts of one task, of different lengths, on the model's device.
         check: One of :data:`CHECKS`.
 
     Raises:
@@ -215,7 +217,7 @@ def support(model: Model, batch: Batch) -> dict[str, str]:
 
     Args:
         model: Stays as it is; every check has a copy.
-        batch: Labelled texts of different lengths, on the model's device.
+        batch: Labelled texts of one task, of different lengths, on the model's device.
 
     Returns:
         For every check ``"yes"``, or ``"no: "`` and the first line of the reason.
@@ -234,13 +236,40 @@ def _inputs(batch: Batch) -> dict[str, Any]:
     return {k: v for k, v in batch.items() if k != "labels"}
 
 
+def _alone(batch: Batch, i: int) -> dict[str, Any]:
+    """Return the i-th row (with all its choices) without the padding to longer ones."""
+    count = batch.get("num_choices", 1)
+    rows = slice(i * count, (i + 1) * count)
+    length = int(batch["attention_mask"][rows].sum(1).max())
+    inputs = _inputs(batch).items()
+    return {k: v[rows, :length] if isinstance(v, Tensor) else v for k, v in inputs}
+
+
+def _with_one_head(model: Model, batch: Batch) -> Model:
+    """Return the model with the head of the batch's task alone; the weights are shared."""
+    from peftlab.models import Model
+
+    if not isinstance(model.head, Heads):
+        return model
+    (task,) = (task for task in members(model.task) if task.name == batch["task"])
+    head = model.head.of(task.name)
+    return Model(
+        model.encoder, model.method, head, task, seed=model.seed, options=model.options
+    ).train(model.training)
+
+
 @torch.no_grad()
 def _logits(model: Model, batch: Batch) -> Tensor:
     return model(_inputs(batch)).logits
 
 
-def _gradients(model: Model, loss: Tensor) -> dict[str, Tensor]:
-    names, parameters = zip(*model.trainable_parameters(), strict=True)
+def _gradients(model: Model, batch: Batch, loss: Tensor) -> dict[str, Tensor]:
+    trained = dict(model.trainable_parameters())
+    if isinstance(model.head, Heads):  # the heads of other tasks have none
+        own = {id(parameter) for parameter in model.head.of(batch["task"]).parameters()}
+        heads = {id(parameter) for parameter in model.head.parameters()}
+        trained = {n: p for n, p in trained.items() if id(p) in own or id(p) not in heads}
+    names, parameters = zip(*trained.items(), strict=True)
     gradients = torch.autograd.grad(loss, parameters, allow_unused=model.method.partial)
     return {n: g for n, g in zip(names, gradients, strict=True) if g is not None}
 

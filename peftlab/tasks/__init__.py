@@ -6,9 +6,11 @@ The public way in is :func:`task`, which the book calls ``pl.task``.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from peftlab.errors import DataError, SettingsError, unknown
 from peftlab.tasks import catalog, own, sources
@@ -92,17 +94,20 @@ def task(source: str | Path | Mapping[str, Any], kind: str | None = None, **opti
             "their fields."
         )
     row, config = _find(source)
-    allowed = {"head_layers", "stride", "max_question", "max_answer"} & _parameters(row.kind)
+    defaults = _parameters(row.kind)
+    allowed = {"head_layers", "stride", "max_question", "max_answer"} & defaults.keys()
     for option in options:
         if option not in allowed:
             raise unknown(f"option of the task {source!r}", option, allowed)
-    return KINDS[row.kind](
+    found = KINDS[row.kind](
         f"{row.name}/{config}" if config and config != row.default else row.name,
         sources.open_dataset(row, config),
         language=row.language.format(config=config),
         pocket=row.generated,
         **{**row.options, **options},
     )
+    found.asked = _beyond({**defaults, **row.options}, options)
+    return found
 
 
 def _find(name: str) -> tuple[catalog.DataSet, str | None]:
@@ -128,10 +133,12 @@ def _find(name: str) -> tuple[catalog.DataSet, str | None]:
 def _own(source: str | Path | Mapping[str, Any], kind: str, options: dict[str, Any]) -> Task:
     if kind not in KINDS:
         raise unknown("kind of task", kind, KINDS)
-    allowed = _parameters(kind) - {"data", "pocket"}
+    defaults = _parameters(kind)
+    allowed = defaults.keys() - {"data", "pocket"}
     for option in options:
         if option not in allowed:
             raise unknown(f"option of a {kind} task", option, allowed)
+    asked = {"kind": kind, **_beyond(defaults, options)}
     if isinstance(source, (str, Path)):
         if isinstance(source, str) and not Path(source).is_dir() and source in names():
             raise SettingsError(f"{source!r} is a known data set: leave kind={kind!r} out.")
@@ -149,16 +156,33 @@ def _own(source: str | Path | Mapping[str, Any], kind: str, options: dict[str, A
             f"A task is made of a name, a folder, a DatasetDict or lists of rows by split, not of "
             f"a {type(source).__name__}."
         )
-    return KINDS[kind](options.pop("name", name), data, **options)
+    task = KINDS[kind](options.pop("name", name), data, **options)
+    task.asked = asked
+    return task
 
 
-def _parameters(kind: str) -> set[str]:
-    """Return the names of all options of a kind's class, its bases included."""
-    found: set[str] = set()
-    for cls in KINDS[kind].__mro__:
+def _parameters(kind: str) -> dict[str, Any]:
+    """Return all options of a kind's class with their defaults, its bases included."""
+    found: dict[str, Any] = {}
+    for cls in reversed(KINDS[kind].__mro__):
         if issubclass(cls, Task):
-            found |= set(inspect.signature(cls.__init__).parameters)
-    return found - {"self", "options"}
+            parameters = inspect.signature(cls.__init__).parameters
+            found |= {name: parameter.default for name, parameter in parameters.items()}
+    return {name: default for name, default in found.items() if name not in ("self", "options")}
+
+
+def _beyond(defaults: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options, but for the name, that are not the defaults, as plain JSON types."""
+    chosen = {name: _plain(value) for name, value in options.items() if name != "name"}
+    return {name: v for name, v in chosen.items() if v != _plain(defaults[name])}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [_plain(each) for each in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def majority(of: Task, split: str = "test", train: Task | None = None) -> Evaluation:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -18,6 +19,7 @@ from peftlab.errors import SettingsError, unknown
 
 if TYPE_CHECKING:
     from peftlab.encoders import Encoder
+    from peftlab.methods.work import States, Tape
 
 Batch = Mapping[str, Any]
 
@@ -68,12 +70,28 @@ class Head(nn.Module, ABC):
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the mean loss over the batch, computed in fp32."""
 
+    def products(self, tape: Tape, x: States) -> None:
+        """Note the matrix products over an encoder's output: see :mod:`peftlab.methods.work`.
+
+        Raises:
+            SettingsError: They depend on more than sizes.
+        """
+        raise SettingsError(
+            f"The matrix products of a {self.kind} head have no closed form, because they depend "
+            "on the labels: count them with peftlab.timing.flops.count."
+        )
+
 
 class LinearHead(Head):
     """One or two linear maps; weights are drawn from N(0, 0.02²), biases are 0.
 
     :func:`build` makes the same head again from its settings.
+
+    Class attributes:
+        pooled: Whether it reads one vector a text, and not one a token.
     """
+
+    pooled: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -120,6 +138,14 @@ class LinearHead(Head):
         result: Tensor = self.out(x)
         return result
 
+    def products(self, tape: Tape, x: States) -> None:
+        """Note the one or two linear maps."""
+        if self.pooled:
+            x = replace(x, length=1)
+        if self.dense is not None:
+            x = tape.linear(x, self.dense.weight.numel())
+        tape.linear(x, self.out.weight.numel())
+
 
 class ClassificationHead(LinearHead):
     """A sentence or a pair → logits [batch, classes]; softmax cross-entropy."""
@@ -153,6 +179,7 @@ class TaggingHead(LinearHead):
     """Every token → logits [batch, length, tags]; cross-entropy over the labelled tokens."""
 
     kind = "tagging"
+    pooled = False
 
     def forward(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Return logits [batch, length, tags]."""
@@ -171,6 +198,7 @@ class QuestionHead(LinearHead):
     """Every token → two logits, "the answer starts here" and "ends here" [batch, length, 2]."""
 
     kind = "qa"
+    pooled = False
 
     def forward(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Return start and end logits [batch, length, 2]."""

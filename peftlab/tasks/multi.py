@@ -156,12 +156,17 @@ class MultiTask(Task):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What decides the mixture, as plain JSON types, for the record."""
-        options: dict[str, Any] = {"of": [task.name for task in self.tasks]}
+        """``of``, the tasks' names, ``temperature``, and their ``limits`` and ``options`` by name.
+
+        What has its default is left out.
+        """
+        options = {"of": [task.name for task in self.tasks], **super().options}
         if self.temperature != 1:
             options["temperature"] = float(self.temperature)
-        limits = {task.name: task.limits for task in self.tasks if task.limits}
-        return options | ({"limits": limits} if limits else {})
+        for what in ("limits", "options"):
+            found = {task.name: getattr(task, what) for task in self.tasks}
+            options[what] = {name: value for name, value in found.items() if value}
+        return {name: value for name, value in options.items() if value}
 
     @property
     def provenance(self) -> dict[str, Any]:

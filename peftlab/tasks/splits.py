@@ -52,6 +52,43 @@ class Data:
     missing: str = ""
 
 
+@dataclass(frozen=True)
+class Draw:
+    """How rows are drawn from the splits of a task.
+
+    Attributes:
+        sizes: Most rows, by split; the other splits stay whole.
+        seed: Decides which.
+        share: Where a share of the train split was asked for, and not its size.
+    """
+
+    sizes: Mapping[str, int]
+    seed: int
+    share: float | None = None
+
+
+def told(draws: Sequence[Draw]) -> dict[str, list[dict[str, Any]]]:
+    """Say what the limits of the splits do not: shares, other seeds than 0, and several draws.
+
+    Args:
+        draws: In the order in which they are done.
+
+    Returns:
+        By split its draws: ``rows`` and ``seed``, and ``share`` where one was asked for. A split
+        that is drawn from once, by size and with the seed 0, is missing.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    for draw in draws:
+        share = {} if draw.share is None else {"share": draw.share}
+        for split, size in draw.sizes.items():
+            found.setdefault(split, []).append({"rows": size, "seed": draw.seed} | share)
+    return {
+        split: each
+        for split, each in found.items()
+        if len(each) > 1 or each != [{"rows": each[0]["rows"], "seed": 0}]
+    }
+
+
 def development(rows: Sequence[Row], strata: Sequence[Hashable], cut: Cut) -> list[int]:
     """Choose the train rows that become the development split.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from peftlab.tasks.base import Task
-from peftlab.tasks.multi import MultiTask, joined, members
+from peftlab.tasks.multi import joined, members
 from peftlab.timing import machine
 from peftlab.timing.phases import Phases
 from peftlab.training import state
@@ -171,7 +171,7 @@ def run_settings(
         encoder_fingerprint=model.encoder.fingerprint,
         random_weights=model.encoder.random_weights,
         task=task.name,
-        task_options=task.options if isinstance(task, MultiTask) else {},
+        task_options=task.options,
         limits=cast(Any, task.limits),
         model_options=options,
         method=model.method.settings(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ import torch
 
 import peftlab as pl
 from peftlab.checkpoints.foreign import _pieces, _renamed, bare
+from peftlab.encoders import Encoder
 from peftlab.methods.base import Method
+from peftlab.tasks.base import Task
 
 
 def trained(make_encoder: Any, model_type: str, task: Any, method: Method) -> Any:
@@ -70,15 +73,119 @@ def assert_equal(
         assert (renamed[name] - gradient).abs().max() <= allowed, name
 
 
-def check_adapters_reads(model: Any, theirs: Any, inputs: Any, folder: Any, record: Any) -> None:
-    """Save a model in the format of `adapters`, let it load that into a bare encoder, compare."""
+def loaded_by_adapters(theirs: Any, folder: Any) -> Any:
+    """Let `adapters` load what we have written into a bare encoder, ready to train."""
     adapters = pytest.importorskip("adapters")
-    model.save(folder, format="adapters")
     adapters.init(theirs)
     theirs.load_adapter(str(folder), use_safetensors=True)
     theirs.train_adapter("default")
-    theirs.eval()
-    assert_equal(model, theirs, inputs, "adapters", lambda name: name, record)
+    return theirs.eval()
+
+
+def check_adapters_reads(
+    model: Any, theirs: Any, inputs: Any, folder: Any, record: Any, scale: float = 1.0
+) -> None:
+    """Save a model in the format of `adapters`, let it load that into a bare encoder, compare."""
+    model.save(folder, format="adapters")
+    loaded_by_adapters(theirs, folder)
+    assert_equal(model, theirs, inputs, "adapters", lambda name: name, record, scale)
+
+
+def check_peft_reads(
+    model: Any,
+    theirs: Any,
+    inputs: Any,
+    folder: Any,
+    record: Any,
+    rename: Callable[[str], str],
+    scale: float = 1.0,
+) -> None:
+    """Save a model in the format of `peft`, let it load that into a bare encoder, compare.
+
+    ``rename`` makes of the name of a tensor that we write the name of the parameter in `peft`.
+    """
+    peft = pytest.importorskip("peft")
+    model.save(folder, format="peft")
+    prompts = peft.PeftConfig.from_pretrained(str(folder)).is_prompt_learning
+    theirs = peft.PeftModel.from_pretrained(theirs, str(folder), is_trainable=not prompts).eval()
+    if prompts:  # what it loads of this kind is frozen
+        theirs.prompt_encoder.requires_grad_(True)
+    assert_equal(model, theirs, inputs, "peft", rename, record, scale)
+
+
+def check_we_read_adapters(
+    theirs: Any,
+    encoder: Encoder,
+    task: Task,
+    inputs: Any,
+    folder: Any,
+    config: str,
+    settings: dict[str, Any],
+    safe: bool = False,
+    *,
+    padding: bool = True,
+) -> Any:
+    """Let `adapters` make and save an adapter, load that into another encoder, compare.
+
+    Args:
+        theirs: A bare encoder, or a model of `adapters` around one.
+        encoder: With the same weights.
+        task: Of the model that is loaded.
+        inputs: Of the forward pass.
+        folder: Where it saves.
+        config: Name of a class of `adapters`.
+        settings: Of that class.
+        safe: Whether it saves as safetensors.
+        padding: Whether states at padding are compared, too.
+
+    Returns:
+        The model that we have loaded.
+    """
+    adapters = pytest.importorskip("adapters")
+    adapters.init(theirs)
+    theirs.add_adapter("mine", config=getattr(adapters, config)(**settings))
+    theirs.train_adapter("mine")
+    wanted = shaken(theirs.base_model, inputs)
+    theirs.save_adapter(str(folder), "mine", use_safetensors=safe)
+    return check_we_read(folder, encoder, task, inputs, wanted, padding=padding)
+
+
+def check_we_read_peft(
+    theirs: Any,
+    encoder: Encoder,
+    task: Task,
+    inputs: Any,
+    folder: Any,
+    config: str,
+    settings: dict[str, Any],
+    safe: bool,
+    *,
+    padding: bool = True,
+) -> Any:
+    """Let `peft` make and save an adapter; else as :func:`check_we_read_adapters`."""
+    peft = pytest.importorskip("peft")
+    theirs = peft.get_peft_model(theirs, getattr(peft, config)(**settings))
+    wanted = shaken(theirs, inputs)
+    theirs.save_pretrained(str(folder), safe_serialization=safe)
+    return check_we_read(folder, encoder, task, inputs, wanted, padding=padding)
+
+
+def check_we_read(
+    folder: Any,
+    encoder: Encoder,
+    task: Task,
+    inputs: Any,
+    wanted: torch.Tensor,
+    *,
+    padding: bool = True,
+) -> Any:
+    """Load what another library has saved; its states must be those that it had there (≤ 1e-5)."""
+    model = pl.load(folder, encoder=encoder, task=task)
+    differences = own_states(model, inputs) - wanted
+    if not padding:
+        differences = differences[inputs["attention_mask"].bool()]
+    assert differences.abs().max() <= 1e-5
+    return model
 
 
 def note(record: Any, method: str, library: str, **found: Any) -> None:

@@ -141,8 +141,8 @@ def test_published_numbers(meta_encoder, method, encoder, trainable):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: pl.Adaptable(skip="released"), "none, identity"),
-        (lambda: pl.Adaptable(strategy="text"), "global, token, number"),
+        (lambda: pl.Adaptable(skip="released"), "'none', 'identity'"),
+        (lambda: pl.Adaptable(strategy="text"), "'global', 'token', 'number'"),
         (lambda: pl.Adaptable(temperature=0), "temperature is 0"),
         (lambda: pl.Adaptable(switch_rate=-1.0), "switch_rate is -1"),
         (lambda: pl.Adaptable(rational_rate=float("nan")), "rational_rate is nan"),
@@ -182,6 +182,7 @@ def test_selection(switched, tmp_path):
     assert selection.layers == (0, 2)
     assert selection.logits == ((0.5, 0.75), (0.5, 0.5), (0.5, 0.75))
     assert (selection.task, selection.seed) == ("toy", 5)
+    assert selection.method == pl.Adaptable()
     assert Selection.load(selection.save(tmp_path / "selection.json")) == selection
     assert json.loads((tmp_path / "selection.json").read_text())["layers"] == [0, 2]
 
@@ -201,6 +202,36 @@ def test_focused_form_and_controls(switched):
     drawn = {selection.random(seed).layers for seed in range(30)}
     assert drawn == {(0, 1), (0, 2), (1, 2)}
     assert selection.random(3) == selection.random(3)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"reduction_factor": 8},
+        {"bottleneck_size": 5},
+        {"activation": "rational:gelu", "init": "zero"},
+        {"activation": "relu", "leave_out": (1,)},
+    ],
+    ids=str,
+)
+def test_the_focused_form_has_the_adapters_that_were_switched(
+    make_encoder, toy_task, tmp_path, settings
+):
+    method = pl.Adaptable(**settings)
+    model = pl.model(make_encoder(), toy_task, pl.Union(pl.LoRA(), method))
+    with torch.no_grad():
+        model.encoder.anatomy.layers[0].output.get().before["adaptable"].logits[1] += 1
+    read = Selection.load(Selection.of(model).save(tmp_path / "selection.json"))
+    for form in (read.focused(), read.random(0), read.top()):
+        wanted = method.alone()
+        found = form.adapter(model.encoder.anatomy)
+        assert len(form.layers) == 1
+        for name in ("reduction_factor", "bottleneck_size", "activation", "init"):
+            assert getattr(found, name) == getattr(wanted, name)
+    changed = read.focused(reduction_factor=4, activation="tanh")
+    assert changed == pl.AdaptableFocused(
+        layers=(0,), reduction_factor=4, activation="tanh", init=method.init
+    )
 
 
 def test_focused_is_a_plain_adapter(make_encoder, toy_task, inputs):
@@ -235,6 +266,9 @@ def test_a_model_without_switches(make_encoder, toy_task):
         (lambda d: d.pop("logits"), "no record of selected layers"),
         (lambda d: d.update(layers=[1]), "not those that its logits select"),
         (lambda d: d.update(logits=[[1]]), "no record of selected layers"),
+        (lambda d: d.pop("method"), "no record of selected layers"),
+        (lambda d: d.update(method={"name": "lora"}), "it is of the method 'lora'"),
+        (lambda d: d.update(method={"name": "adaptable", "init": 3}), "init is 3"),
     ],
 )
 def test_a_damaged_record(switched, tmp_path, change, words):

@@ -131,7 +131,7 @@ def test_flops_are_the_closed_form(make_encoder, model_type, toy_task, method):
 def test_removing_the_sites_restores_the_encoder(make_encoder, model_type, toy_task, method):
     bare = make_encoder(model_type).backbone
     built = pl.model(make_encoder(model_type), toy_task, method)
-    sites.remove(built.backbone)
+    sites.remove(built.encoder)
     assert tree(built.backbone) == tree(bare)
 
 

@@ -14,7 +14,7 @@ from peftlab.methods import sites
 from peftlab.methods.fusion import FusionPart
 from peftlab.methods.parts.bottleneck import HoulsbyPart, PfeifferPart
 from peftlab.training.loop import optimiser_for
-from tests.methods.parity import note, own_states, states_and_gradients
+from tests.methods.parity import check_we_read, note, own_states, states_and_gradients
 
 
 def moved(model: Any, seed: int) -> Any:
@@ -103,7 +103,7 @@ def test_published_numbers(meta_encoder, encoder, factor):
     ("make", "words"),
     [
         (lambda: pl.AdapterFusion(members=1), "members is 1"),
-        (lambda: pl.AdapterFusion(adapter=pl.LoRA()), "bottleneck adapters"),
+        (lambda: pl.AdapterFusion(adapter=pl.LoRA()), "give Adapter"),
         (lambda: pl.AdapterFusion(adapter=pl.Adapter(parallel=True)), "in sequence"),
         (lambda: pl.AdapterFusion(adapter=pl.Adapter(placement="bapna")), "in sequence"),
         (lambda: pl.AdapterFusion(adapter=pl.Adapter(gate="real")), "without gates"),
@@ -123,7 +123,7 @@ def test_fuse(make_encoder, model_type, toy_task, inputs, save, tmp_path, placem
     models, folders = zip(*(save(n, method, seed=k) for k, n in enumerate("xyz")), strict=True)
     model = pl.fuse(make_encoder(model_type), toy_task, folders, seed=4)
     places = [part for _, part in sites.parts(model.backbone)]
-    assert len(places) == model.method.places(model.encoder.anatomy)
+    assert len(places) == model.method.adapter.bottlenecks(model.encoder.anatomy)
     for k, member in enumerate(models):
         own = [part for _, part in sites.parts(member.backbone)]
         for place, part in zip(places, own, strict=True):
@@ -265,9 +265,8 @@ def test_we_read_what_adapters_writes(
     with torch.no_grad():
         wanted = theirs(**inputs).last_hidden_state
     theirs.save_adapter_setup(str(tmp_path), Fuse("a", "b", "c"), use_safetensors=safe)
-    model = pl.load(tmp_path, encoder=make_encoder(model_type), task=toy_task)
+    model = check_we_read(tmp_path, make_encoder(model_type), toy_task, inputs, wanted)
     assert model.method == pl.AdapterFusion(3, method)
-    assert (own_states(model, inputs) - wanted).abs().max() <= 1e-5
 
 
 def test_setups_that_are_not_ours(make_encoder, toy_task, tmp_path):

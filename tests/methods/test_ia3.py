@@ -15,11 +15,13 @@ from peftlab.methods.parts.gates import Gate
 from peftlab.support import checks
 from peftlab.training.batches import collate
 from tests.methods.parity import (
-    assert_equal,
     check_adapters_reads,
+    check_peft_reads,
+    check_we_read_adapters,
+    check_we_read_peft,
+    loaded_by_adapters,
     note,
     own_states,
-    shaken,
     trained,
 )
 
@@ -219,15 +221,8 @@ def test_adapters_reads_what_we_write(
 def test_we_read_what_adapters_writes(
     make_encoder, model_type, toy_task, inputs, tmp_path, settings, safe
 ):
-    adapters = pytest.importorskip("adapters")
-    theirs = make_encoder(model_type).backbone
-    adapters.init(theirs)
-    theirs.add_adapter("mine", config=adapters.IA3Config(**settings))
-    theirs.train_adapter("mine")
-    wanted = shaken(theirs, inputs)
-    theirs.save_adapter(str(tmp_path), "mine", use_safetensors=safe)
-    model = pl.load(tmp_path, encoder=make_encoder(model_type), task=toy_task)
-    assert (own_states(model, inputs) - wanted).abs().max() <= 1e-5
+    theirs, encoder = make_encoder(model_type).backbone, make_encoder(model_type)
+    check_we_read_adapters(theirs, encoder, toy_task, inputs, tmp_path, "IA3Config", settings, safe)
 
 
 @pytest.mark.parametrize(
@@ -243,15 +238,13 @@ def test_we_read_what_adapters_writes(
 def test_peft_reads_what_we_write(
     make_encoder, model_type, toy_task, inputs, tmp_path, method, record_property
 ):
-    peft = pytest.importorskip("peft")
     model = trained(make_encoder, model_type, toy_task, method)
-    model.save(tmp_path, format="peft")
-    theirs = peft.PeftModel.from_pretrained(
-        make_encoder(model_type).backbone, str(tmp_path), is_trainable=True
-    ).eval()
-    assert_equal(
-        model, theirs, inputs, "peft", lambda n: f"base_model.model.{n}.default", record_property
-    )
+    theirs = make_encoder(model_type).backbone
+
+    def rename(name: str) -> str:
+        return f"base_model.model.{name}.default"
+
+    check_peft_reads(model, theirs, inputs, tmp_path, record_property, rename)
     again = pl.load(tmp_path, encoder=make_encoder(model_type), task=toy_task)
     assert torch.equal(own_states(again, inputs), own_states(model, inputs))
 
@@ -278,27 +271,21 @@ def test_peft_reads_what_we_write(
 def test_we_read_what_peft_writes(
     make_encoder, model_type, toy_task, inputs, tmp_path, settings, method, safe
 ):
-    peft = pytest.importorskip("peft")
-    theirs = peft.get_peft_model(make_encoder(model_type).backbone, peft.IA3Config(**settings))
-    wanted = shaken(theirs, inputs)
-    theirs.save_pretrained(str(tmp_path), safe_serialization=safe)
-    model = pl.load(tmp_path, encoder=make_encoder(model_type), task=toy_task)
+    theirs, encoder = make_encoder(model_type).backbone, make_encoder(model_type)
+    model = check_we_read_peft(
+        theirs, encoder, toy_task, inputs, tmp_path, "IA3Config", settings, safe
+    )
     assert model.method == method
-    assert (own_states(model, inputs) - wanted).abs().max() <= 1e-5
 
 
 def test_merging_in_adapters_forgets_the_bias(
     make_encoder, model_type, toy_task, inputs, tmp_path, record_property
 ):
     """The reference fails: it scales W and not b. Ours merges to what it was."""
-    adapters = pytest.importorskip("adapters")
     model = trained(make_encoder, model_type, toy_task, BEFORE)
     unmerged = own_states(model, inputs)
     model.save(tmp_path, format="adapters")
-    theirs = make_encoder(model_type).backbone
-    adapters.init(theirs)
-    theirs.load_adapter(str(tmp_path), use_safetensors=True, set_active=True)
-    theirs.eval()
+    theirs = loaded_by_adapters(make_encoder(model_type).backbone, tmp_path)
     with torch.no_grad():
         assert (theirs(**inputs).last_hidden_state - unmerged).abs().max() <= 1e-5
         theirs.merge_adapter("default")

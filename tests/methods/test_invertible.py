@@ -8,7 +8,11 @@ import torch
 import peftlab as pl
 from peftlab.errors import SettingsError
 from peftlab.methods.invertible import Coupling
-from tests.methods.parity import check_adapters_reads, own_states, shaken, trained
+from tests.methods.parity import (
+    check_adapters_reads,
+    check_we_read_adapters,
+    trained,
+)
 
 METHODS = [
     pl.Invertible(),
@@ -88,14 +92,9 @@ def test_adapters_reads_what_we_write(
 
 @pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "bin"])
 def test_we_read_what_adapters_writes(make_encoder, model_type, toy_task, inputs, tmp_path, safe):
-    adapters = pytest.importorskip("adapters")
-    theirs = make_encoder(model_type).backbone
-    adapters.init(theirs)
-    config = adapters.SeqBnInvConfig(output_adapter=False, inv_adapter_reduction_factor=4)
-    theirs.add_adapter("mine", config=config)
-    theirs.train_adapter("mine")
-    wanted = shaken(theirs, inputs)
-    theirs.save_adapter(str(tmp_path), "mine", use_safetensors=safe)
-    model = pl.load(tmp_path, encoder=make_encoder(model_type), task=toy_task)
+    theirs, encoder = make_encoder(model_type).backbone, make_encoder(model_type)
+    settings = {"output_adapter": False, "inv_adapter_reduction_factor": 4}
+    model = check_we_read_adapters(
+        theirs, encoder, toy_task, inputs, tmp_path, "SeqBnInvConfig", settings, safe
+    )
     assert model.method == pl.Invertible(reduction_factor=4)
-    assert (own_states(model, inputs) - wanted).abs().max() <= 1e-5

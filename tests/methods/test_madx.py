@@ -13,7 +13,14 @@ from peftlab.checkpoints.languages import load_task_adapter, swap_language
 from peftlab.encoders import encoder_from
 from peftlab.errors import CheckpointError, SettingsError
 from peftlab.training.batches import collate
-from tests.methods.parity import assert_equal, note, own_states, shaken, trained
+from tests.methods.parity import (
+    check_adapters_reads,
+    check_we_read_adapters,
+    note,
+    own_states,
+    states_and_gradients,
+    trained,
+)
 
 SMALL = {"name": "madx-language", "adapter": {"name": "adapter", "reduction_factor": 4}}
 HOUSES = {
@@ -191,7 +198,6 @@ def test_what_does_not_fit_is_refused(make_encoder, toy_task, tmp_path):
 def test_adapters_reads_our_language_adapter(
     make_encoder, model_type, toy_task, inputs, tmp_path, method, record_property
 ):
-    adapters = pytest.importorskip("adapters")
     from peftlab import methods
 
     method = methods.get(method)
@@ -200,13 +206,9 @@ def test_adapters_reads_our_language_adapter(
         with pytest.raises(CheckpointError, match="cannot hold the method"):
             model.save(tmp_path, format="adapters")
         return
-    model.save(tmp_path, format="adapters")
-    theirs = make_encoder(model_type).backbone
-    adapters.init(theirs)
-    theirs.load_adapter(str(tmp_path), use_safetensors=True)
-    theirs.train_adapter("default")
-    theirs.eval()
-    assert_equal(model, theirs, inputs, "adapters", lambda name: name, record_property)
+    check_adapters_reads(
+        model, make_encoder(model_type).backbone, inputs, tmp_path, record_property
+    )
 
 
 @pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "bin"])
@@ -222,16 +224,11 @@ def test_adapters_reads_our_language_adapter(
 def test_we_read_their_language_adapter(
     make_encoder, model_type, toy_task, inputs, tmp_path, config, settings, safe
 ):
-    adapters = pytest.importorskip("adapters")
-    theirs = make_encoder(model_type).backbone
-    adapters.init(theirs)
-    theirs.add_adapter("mine", config=getattr(adapters, config)(**settings))
-    theirs.train_adapter("mine")
-    wanted = shaken(theirs, inputs)
-    theirs.save_adapter(str(tmp_path), "mine", use_safetensors=safe)
-    model = pl.load(tmp_path, encoder=make_encoder(model_type), task=toy_task)
+    theirs, encoder = make_encoder(model_type).backbone, make_encoder(model_type)
+    model = check_we_read_adapters(
+        theirs, encoder, toy_task, inputs, tmp_path, config, settings, safe
+    )
     assert model.method.name == "madx-language"
-    assert (own_states(model, inputs) - wanted).abs().max() <= 1e-5
 
 
 def their_stack(make_encoder: Any, model_type: str, tmp_path: Any) -> Any:
@@ -259,8 +256,6 @@ def their_stack(make_encoder: Any, model_type: str, tmp_path: Any) -> Any:
 def test_a_stack_of_theirs_is_ours(
     make_encoder, model_type, toy_task, inputs, tmp_path, record_property
 ):
-    from tests.methods.parity import states_and_gradients
-
     theirs = their_stack(make_encoder, model_type, tmp_path)
     model = pl.model(make_encoder(model_type), toy_task, "madx-task")
     load_task_adapter(swap_language(model, tmp_path / "en"), tmp_path / "topic")

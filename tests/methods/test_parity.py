@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 import peftlab as pl
-from tests.methods.parity import assert_equal, check_adapters_reads, own_states, shaken, trained
+from tests.methods.parity import (
+    check_adapters_reads,
+    check_peft_reads,
+    check_we_read_adapters,
+    check_we_read_peft,
+    trained,
+)
 
 QKV = ("query", "key", "value")
 LORAS = [
@@ -41,19 +47,15 @@ def test_adapters_reads_what_we_write(
 def test_peft_reads_what_we_write(
     make_encoder, model_type, toy_task, inputs, tmp_path, method, record_property
 ):
-    peft = pytest.importorskip("peft")
     model = trained(make_encoder, model_type, toy_task, method)
-    model.save(tmp_path, format="peft")
-    theirs = peft.PeftModel.from_pretrained(
-        make_encoder(model_type).backbone, str(tmp_path), is_trainable=True
-    ).eval()
+    theirs = make_encoder(model_type).backbone
 
     def rename(name: str) -> str:
         return "base_model.model." + name.replace(".original", ".base_layer").replace(
             ".weight", ".default.weight"
         )
 
-    assert_equal(model, theirs, inputs, "peft", rename, record_property)
+    check_peft_reads(model, theirs, inputs, tmp_path, record_property, rename)
 
 
 @pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "bin"])
@@ -74,15 +76,8 @@ def test_peft_reads_what_we_write(
 def test_we_read_what_adapters_writes(
     make_encoder, model_type, toy_task, inputs, tmp_path, config, settings, safe
 ):
-    adapters = pytest.importorskip("adapters")
-    theirs = make_encoder(model_type).backbone
-    adapters.init(theirs)
-    theirs.add_adapter("mine", config=getattr(adapters, config)(**settings))
-    theirs.train_adapter("mine")
-    wanted = shaken(theirs, inputs)
-    theirs.save_adapter(str(tmp_path), "mine", use_safetensors=safe)
-    model = pl.load(tmp_path, encoder=make_encoder(model_type), task=toy_task)
-    assert (own_states(model, inputs) - wanted).abs().max() <= 1e-5
+    theirs, encoder = make_encoder(model_type).backbone, make_encoder(model_type)
+    check_we_read_adapters(theirs, encoder, toy_task, inputs, tmp_path, config, settings, safe)
 
 
 @pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "bin"])
@@ -100,9 +95,5 @@ def test_we_read_what_adapters_writes(
 def test_we_read_what_peft_writes(
     make_encoder, model_type, toy_task, inputs, tmp_path, settings, safe
 ):
-    peft = pytest.importorskip("peft")
-    theirs = peft.get_peft_model(make_encoder(model_type).backbone, peft.LoraConfig(**settings))
-    wanted = shaken(theirs, inputs)
-    theirs.save_pretrained(str(tmp_path), safe_serialization=safe)
-    model = pl.load(tmp_path, encoder=make_encoder(model_type), task=toy_task)
-    assert (own_states(model, inputs) - wanted).abs().max() <= 1e-5
+    theirs, encoder = make_encoder(model_type).backbone, make_encoder(model_type)
+    check_we_read_peft(theirs, encoder, toy_task, inputs, tmp_path, "LoraConfig", settings, safe)

@@ -12,7 +12,18 @@ import peftlab as pl
 from peftlab.errors import CheckpointError, SettingsError
 from peftlab.methods import sites
 from peftlab.methods.prefix import PrefixPart, ReparameterisedPart
-from tests.methods.parity import assert_equal, note, own_states, shaken, trained
+from tests.methods.parity import (
+    check_adapters_reads,
+    check_peft_reads,
+    check_we_read,
+    check_we_read_adapters,
+    check_we_read_peft,
+    loaded_by_adapters,
+    note,
+    own_states,
+    shaken,
+    trained,
+)
 
 MLP = pl.Prefix(prefix_length=5, reparameterised=True, bottleneck_size=24)
 POOL = "prefix_tuning.prefix_tunings.default.self_prefix.control_trans"
@@ -202,24 +213,14 @@ FOR_ADAPTERS = [
 ]
 
 
-def loaded_by_adapters(backbone: Any, folder: Any) -> Any:
-    adapters = pytest.importorskip("adapters")
-    adapters.init(backbone)
-    backbone.load_adapter(str(folder), use_safetensors=True, set_active=True)
-    return backbone.eval()
-
-
 @pytest.mark.parametrize("method", FOR_ADAPTERS, ids=str)
 def test_adapters_reads_what_we_write(
     make_encoder, model_type, toy_task, inputs, tmp_path, method, record_property
 ):
     model = trained(make_encoder, model_type, toy_task, method)
-    pytest.importorskip("adapters")
-    model.save(tmp_path, format="adapters")
-    theirs = loaded_by_adapters(make_encoder(model_type).backbone, tmp_path)
-    theirs.train_adapter("default")
-    theirs.eval()
-    assert_equal(model, theirs, inputs, "adapters", lambda name: name, record_property, 100)
+    check_adapters_reads(
+        model, make_encoder(model_type).backbone, inputs, tmp_path, record_property, 100
+    )
 
 
 def test_adapters_has_the_network_too(make_encoder, model_type, toy_task, inputs, record_property):
@@ -273,16 +274,11 @@ def test_adapters_has_the_network_too(make_encoder, model_type, toy_task, inputs
 def test_we_read_what_adapters_writes(
     make_encoder, model_type, toy_task, inputs, tmp_path, settings
 ):
-    adapters = pytest.importorskip("adapters")
-    theirs = make_encoder(model_type).backbone
-    adapters.init(theirs)
-    theirs.add_adapter("mine", config=adapters.PrefixTuningConfig(**settings))
-    theirs.train_adapter("mine")
-    wanted = shaken(theirs, inputs)
-    theirs.save_adapter(str(tmp_path), "mine")
-    model = pl.load(tmp_path, encoder=make_encoder(model_type), task=toy_task)
+    theirs, encoder = make_encoder(model_type).backbone, make_encoder(model_type)
+    model = check_we_read_adapters(
+        theirs, encoder, toy_task, inputs, tmp_path, "PrefixTuningConfig", settings
+    )
     assert not model.method.reparameterised
-    assert (own_states(model, inputs) - wanted).abs().max() <= 1e-5
 
 
 def test_adapters_cannot_save_a_prefix_as_safetensors(make_encoder, tmp_path, record_property):
@@ -313,8 +309,7 @@ def test_adapters_loses_an_ejected_prefix_and_we_do_not(
     with torch.no_grad():
         differs = float((again.eval()(**inputs).last_hidden_state - wanted).abs().max())
     assert differs > 0.1
-    model = pl.load(tmp_path, encoder=make_encoder(model_type), task=toy_task)
-    assert (own_states(model, inputs) - wanted).abs().max() <= 1e-5
+    check_we_read(tmp_path, make_encoder(model_type), toy_task, inputs, wanted)
     fails = "a prefix saved after eject_prefix_tuning is loaded as a random one, without an error"
     note(record_property, "prefix", "adapters", fails=fails, differs=differs)
 
@@ -322,7 +317,6 @@ def test_adapters_loses_an_ejected_prefix_and_we_do_not(
 def test_adapters_drops_the_prefix_where_attention_is_returned(
     make_encoder, model_type, toy_task, inputs, tmp_path, record_property
 ):
-    pytest.importorskip("adapters")
     model = trained(make_encoder, model_type, toy_task, pl.Prefix(prefix_length=4))
     model.save(tmp_path, format="adapters")
     theirs = loaded_by_adapters(make_encoder(model_type).backbone, tmp_path)
@@ -375,17 +369,14 @@ def test_a_damaged_prefix_is_refused(make_encoder, toy_task, tmp_path):
 def test_peft_reads_what_we_write(
     make_encoder, model_type, toy_task, inputs, tmp_path, record_property
 ):
-    peft = pytest.importorskip("peft")
     method = pl.Prefix(prefix_length=4, shift_positions=True)
     model = trained(make_encoder, model_type, toy_task, method)
-    model.save(tmp_path, format="peft")
-    theirs = peft.PeftModel.from_pretrained(make_encoder(model_type).backbone, str(tmp_path))
-    theirs.eval().prompt_encoder.requires_grad_(True)  # what it loads of this kind is frozen
+    theirs = make_encoder(model_type).backbone
 
     def rename(name: str) -> str:
         return name.replace("prompt_embeddings", "prompt_encoder.default.embedding.weight")
 
-    assert_equal(model, theirs, inputs, "peft", rename, record_property, 100)
+    check_peft_reads(model, theirs, inputs, tmp_path, record_property, rename, 100)
 
 
 @pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "bin"])
@@ -393,16 +384,13 @@ def test_peft_reads_what_we_write(
 def test_we_read_what_peft_writes(
     make_encoder, model_type, toy_task, inputs, tmp_path, safe, projection
 ):
-    peft = pytest.importorskip("peft")
-    config = peft.PrefixTuningConfig(
-        task_type="FEATURE_EXTRACTION", num_virtual_tokens=5, prefix_projection=projection
+    theirs, encoder = make_encoder(model_type).backbone, make_encoder(model_type)
+    settings = {"num_virtual_tokens": 5, "prefix_projection": projection}
+    settings |= {"task_type": "FEATURE_EXTRACTION"}
+    model = check_we_read_peft(
+        theirs, encoder, toy_task, inputs, tmp_path, "PrefixTuningConfig", settings, safe
     )
-    theirs = peft.get_peft_model(make_encoder(model_type).backbone, config)
-    wanted = shaken(theirs, inputs)
-    theirs.save_pretrained(str(tmp_path), safe_serialization=safe)
-    model = pl.load(tmp_path, encoder=make_encoder(model_type), task=toy_task)
     assert model.method.shift_positions
-    assert (own_states(model, inputs) - wanted).abs().max() <= 1e-5
 
 
 def test_peft_cannot_classify_with_a_prefix_on_xlm_roberta(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 
 import pytest
 import torch
@@ -21,7 +22,10 @@ from peftlab.methods.lora import LoRAPart
         (lambda: pl.LoRA(rank=2.5), "rank is 2.5"),
         (lambda: pl.LoRA(alpha=0), "alpha is 0"),
         (lambda: pl.LoRA(alpha=math.inf), "alpha is inf"),
-        (lambda: methods.get({"name": "lora", "alpha": "16"}), "setting of the method 'lora'"),
+        (
+            lambda: methods.get({"name": "lora", "alpha": "16"}),
+            "alpha is '16' in the method 'lora'",
+        ),
         (lambda: pl.LoRA(targets=()), "targets is"),
         (lambda: pl.LoRA(targets="query"), "give a tuple"),
         (lambda: pl.LoRA(targets=("query", "query")), "twice"),
@@ -44,6 +48,55 @@ def test_settings_that_cannot_work(make, words):
 def test_unknown_names(make, words):
     with pytest.raises(UnknownNameError, match=words):
         make()
+
+
+#: Values of a wrong type, by what a field is declared to be; nothing can be an object().
+WRONG = {
+    "int": [1.5, "1", True, None],
+    "float": ["1", True, None, (1.0,)],
+    "bool": [1, "yes", None],
+    "str": [1, None, ("relu",)],
+    "int | None": [1.5, "1", True],
+    "str | None": [1, True],
+    "tuple[int, ...]": [1, [1], (1.5,), (True,), ("1",), None],
+    "tuple[int, ...] | None": [1, [1], (1.5,), (True,), ("1",)],
+    "tuple[str, ...]": ["query", ["query"], (1,), None],
+    "tuple[Method, ...]": [3, "lora", ("lora",), [pl.LoRA()], (pl.LoRA(), None)],
+    "Scale": [True, None, "much", (1.0,)],
+    "Adapter": [None, "pfeiffer-16", pl.LoRA()],
+}
+
+
+@pytest.mark.parametrize(
+    ("cls", "field", "value"),
+    [
+        pytest.param(cls, field.name, value, id=f"{name}-{field.name}-{value!r}")
+        for name, cls in methods.classes().items()
+        for field in fields(cls)
+        for value in [{}, object, *WRONG.get(str(field.type), [1, None, "no such choice"])]
+    ],
+)
+def test_a_value_of_a_wrong_type_is_named(cls, field, value):
+    """In one sentence that says which setting it is, what came and what is wanted."""
+    sentence = rf"^{field} is .* in the method '{cls.name}': give [^.]+\.$"
+    with pytest.raises(SettingsError, match=sentence) as direct:
+        cls(**{field: value})
+    assert f" is {value!r} in " in str(direct.value)
+    if not isinstance(value, list):  # which plain settings have for a tuple
+        with pytest.raises(SettingsError) as plain:
+            methods.get({"name": cls.name, field: value})
+        assert str(plain.value) == str(direct.value)
+
+
+def test_whole_numbers_are_numbers():
+    method = pl.Adapter(reduction_factor=8, dropout=0, scale=4)
+    assert method.settings() == {
+        **pl.Adapter().settings(),
+        "reduction_factor": 8,
+        "dropout": 0,
+        "scale": 4,
+    }
+    assert type(method.reduction_factor) is int
 
 
 @pytest.mark.parametrize(

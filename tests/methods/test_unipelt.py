@@ -12,7 +12,14 @@ from peftlab import methods
 from peftlab.encoders import shapes
 from peftlab.errors import CheckpointError, MergeError, SettingsError
 from peftlab.methods import sites
-from tests.methods.parity import check_adapters_reads, note, own_states, shaken, trained
+from tests.methods.parity import (
+    check_adapters_reads,
+    check_we_read_adapters,
+    loaded_by_adapters,
+    note,
+    own_states,
+    trained,
+)
 
 GATED = pl.Adapter(gate="all")
 FLAT = [
@@ -40,17 +47,14 @@ def test_adapters_reads_what_we_write(
 
 def test_adapters_reads_the_prompt_before_unipelt(make_encoder, model_type, toy_task, tmp_path):
     """A union in a union is laid open; theirs returns the states of the prompt, behind CLS."""
-    adapters = pytest.importorskip("adapters")
     method = pl.Union(pl.Prompt(prompt_length=4), FLAT[0])
     model = trained(make_encoder, model_type, toy_task, method)
     model.save(tmp_path, format="adapters")
-    theirs = make_encoder(model_type).backbone
-    adapters.init(theirs)
-    theirs.load_adapter(str(tmp_path), use_safetensors=True, set_active=True)
+    theirs = loaded_by_adapters(make_encoder(model_type).backbone, tmp_path)
     inputs = dict(model.encoder.tokenizer("the film is good .", return_tensors="pt"))
     states = own_states(model, inputs)
     with torch.no_grad():
-        found = theirs.eval()(**inputs).last_hidden_state
+        found = theirs(**inputs).last_hidden_state
     assert (torch.cat([found[:, :1], found[:, 5:]], 1) - states).abs().max() <= 1e-5
     read = pl.load(tmp_path, encoder=make_encoder(model_type), task=toy_task)
     assert torch.equal(own_states(read, inputs), states)
@@ -87,28 +91,17 @@ def test_a_union_of_theirs_with_two_of_a_kind_is_refused(make_encoder, toy_task,
 
 @pytest.mark.parametrize("config", ["UniPELTConfig", "MAMConfig"])
 def test_we_read_what_adapters_writes(make_encoder, model_type, toy_task, inputs, tmp_path, config):
-    adapters = pytest.importorskip("adapters")
-    theirs = make_encoder(model_type).backbone
-    adapters.init(theirs)
-    theirs.add_adapter("mine", config=getattr(adapters, config)())
-    theirs.train_adapter("mine")
-    wanted = shaken(theirs, inputs)
-    theirs.save_adapter(str(tmp_path), "mine")
-    model = pl.load(tmp_path, encoder=make_encoder(model_type), task=toy_task)
-    assert (own_states(model, inputs) - wanted).abs().max() <= 1e-5
+    theirs, encoder = make_encoder(model_type).backbone, make_encoder(model_type)
+    check_we_read_adapters(theirs, encoder, toy_task, inputs, tmp_path, config, {})
 
 
 def test_released_gates_see_padding_and_ours_do_not(
     make_encoder, toy_task, inputs, tmp_path, record_property
 ):
     """A text alone, and in a batch with longer ones: theirs differ, ours do not."""
-    adapters = pytest.importorskip("adapters")
     model = trained(make_encoder, "bert", toy_task, pl.UniPELT(reparameterised=False, gate="all"))
     model.save(tmp_path, format="adapters")
-    theirs = make_encoder("bert").backbone
-    adapters.init(theirs)
-    theirs.load_adapter(str(tmp_path), use_safetensors=True, set_active=True)
-    theirs.eval()
+    theirs = loaded_by_adapters(make_encoder("bert").backbone, tmp_path)
     length = int(inputs["attention_mask"][1].sum())
     alone = {name: tensor[1:2, :length] for name, tensor in inputs.items()}
     ours = pl.model(make_encoder("bert"), toy_task, pl.UniPELT(reparameterised=False, gate="real"))
@@ -234,6 +227,47 @@ def test_adapters_nests_stacked_loras(make_encoder, toy_task, inputs, record_pro
     )
 
 
+def test_adapters_runs_only_the_last_of_stacked_parallel_adapters(
+    make_encoder, model_type, toy_task, inputs, tmp_path, record_property
+):
+    """Two adapters beside one sublayer are one that is twice as wide; there the first is lost."""
+    adapters = pytest.importorskip("adapters")
+    method = pl.Adapter(parallel=True, bottleneck_size=8)
+    stack = trained(make_encoder, model_type, toy_task, pl.Stack(method, method))
+    theirs = make_encoder(model_type).backbone
+    adapters.init(theirs)
+    storeys: list[dict[str, Any]] = []
+    for name, suffix in (("a", ""), ("b", "-2")):
+        single = pl.model(make_encoder(model_type), toy_task, method)
+        storeys.append(single.method_state())
+        for path, tensor in storeys[-1].items():
+            tensor.copy_(stack.method_state()[path.replace(".adapter.", f".adapter{suffix}.")])
+        single.save(tmp_path / name, format="adapters")
+        theirs.load_adapter(str(tmp_path / name), load_as=name, use_safetensors=True)
+    wide = pl.model(
+        make_encoder(model_type), toy_task, pl.Adapter(parallel=True, bottleneck_size=16)
+    )
+    for path, tensor in wide.method_state().items():
+        one, two = (storey[path] for storey in storeys)
+        if path.endswith("up.bias"):
+            tensor.copy_(one + two)
+        else:
+            tensor.copy_(torch.cat([one, two], dim=int(path.endswith("up.weight"))))
+    wanted = own_states(wide, inputs)
+    assert (own_states(stack, inputs) - wanted).abs().max() <= 1e-5
+    found = {}
+    with torch.no_grad():
+        for active in (adapters.composition.Stack("a", "b"), "b"):
+            theirs.set_active_adapters(active)
+            found[str(active)] = theirs.eval()(**inputs).last_hidden_state
+    stacked, last = found.values()
+    assert torch.equal(stacked, last)
+    differs = float((stacked - wanted).abs().max())
+    assert differs > 1e-2
+    fails = "Of several parallel adapters in a Stack only the last one runs, without an error."
+    note(record_property, "stack", "adapters", fails=fails, differs=differs)
+
+
 def test_a_composition_is_rebuilt_from_its_settings():
     method = pl.Union(pl.Prompt(), pl.Stack(pl.UniPELT(), pl.UniPELT(rank=4)))
     assert methods.get(method.settings()) == method
@@ -245,7 +279,7 @@ def test_a_composition_is_rebuilt_from_its_settings():
     ("make", "words"),
     [
         (lambda: pl.Union(), "needs methods"),
-        (lambda: pl.Stack("lora"), "is none"),
+        (lambda: pl.Stack("lora"), "methods such as LoRA"),
         (lambda: pl.UniPELT(submodules="PL"), "'APL'"),
         (lambda: pl.UniPELT(gate="some"), "gate is 'some'"),
         (lambda: pl.UniPELT(lora_gate="both"), "lora_gate is 'both'"),

@@ -8,7 +8,7 @@ import torch
 import peftlab as pl
 from peftlab.errors import CheckpointError, MergeError, SettingsError, UnknownNameError
 from peftlab.methods.vectors import BIASES, NORMS, modules
-from tests.methods.parity import assert_equal, own_states, shaken, trained
+from tests.methods.parity import check_peft_reads, check_we_read_peft, own_states, trained
 
 
 def training(encoder, method) -> dict[str, int]:
@@ -109,17 +109,13 @@ def test_there_is_nothing_to_merge_or_to_take_out(
 def test_peft_reads_what_we_write(
     make_encoder, model_type, toy_task, inputs, tmp_path, method, record_property
 ):
-    peft = pytest.importorskip("peft")
     model = trained(make_encoder, model_type, toy_task, method)
-    model.save(tmp_path, format="peft")
-    theirs = peft.PeftModel.from_pretrained(
-        make_encoder(model_type).backbone, str(tmp_path), is_trainable=True
-    ).eval()
+    theirs = make_encoder(model_type).backbone
 
     def rename(name: str) -> str:
         return "base_model.model." + name.replace("_layers.", "_layers.default.")
 
-    assert_equal(model, theirs, inputs, "peft", rename, record_property)
+    check_peft_reads(model, theirs, inputs, tmp_path, record_property, rename)
     assert pl.load(tmp_path, encoder=make_encoder(model_type), task=toy_task).method == method
 
 
@@ -136,14 +132,12 @@ def test_peft_reads_what_we_write(
 def test_we_read_what_peft_writes(
     make_encoder, model_type, toy_task, inputs, tmp_path, asked, norms, safe
 ):
-    peft = pytest.importorskip("peft")
-    config = peft.LNTuningConfig(target_modules=asked)
-    theirs = peft.get_peft_model(make_encoder(model_type).backbone, config)
-    wanted = shaken(theirs, inputs)
-    theirs.save_pretrained(str(tmp_path), safe_serialization=safe)
-    model = pl.load(tmp_path, encoder=make_encoder(model_type), task=toy_task)
+    theirs, encoder = make_encoder(model_type).backbone, make_encoder(model_type)
+    settings = {"target_modules": asked}
+    model = check_we_read_peft(
+        theirs, encoder, toy_task, inputs, tmp_path, "LNTuningConfig", settings, safe
+    )
     assert model.method == pl.LayerNormTuning(norms=norms)
-    assert (own_states(model, inputs) - wanted).abs().max() <= 1e-5
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import ClassVar
 
@@ -9,12 +10,12 @@ import pytest
 import torch
 
 import peftlab as pl
-from peftlab.errors import SettingsError, UnknownNameError
+from peftlab.errors import DataError, SettingsError, UnknownNameError
 from peftlab.methods.base import Part
 from peftlab.methods.composition import Union
 from peftlab.methods.sites import linear_site
 from peftlab.support import checks
-from peftlab.training.batches import collate
+from peftlab.training.batches import collate, groups
 
 
 class OverPadding(Part):
@@ -95,6 +96,70 @@ def test_faults_are_found(make_encoder, toy_task, batch, part, check, reason):
     found = checks.support(model, batch)[check]
     assert found.startswith("no: ")
     assert reason in found
+
+
+#: Two rows of each kind of task, of different lengths.
+KINDS = {
+    "tagging": [
+        {"tokens": ["the", "red", "dog", "sees"], "tags": ["O", "O", "B-X", "O"]},
+        {"tokens": ["a", "cat"], "tags": ["O", "B-X"]},
+    ],
+    "regression": [
+        {"text": "the film is good .", "label": 0.5},
+        {"text": "a bad book", "label": 2.0},
+    ],
+    "choice": [
+        {"premise": "the dog", "choice1": "is old", "choice2": "sees the cat .", "label": 0},
+        {"premise": "a small town", "choice1": "is not new .", "choice2": "sings", "label": 1},
+    ],
+}
+
+
+@pytest.fixture
+def two(make_encoder, toy_task):
+    """Return a function from a kind to a model of two tasks, and a batch of each by its name."""
+
+    def make(kind):
+        other = pl.task({"train": KINDS[kind], "dev": KINDS[kind]}, kind, name="other")
+        model = pl.model(make_encoder(), [toy_task, other], pl.LoRA())
+        features = model.task.encode(model.task.rows("train"), model.encoder.tokenizer, 64)
+        batches = (collate([features[i] for i in rows], 0) for rows in groups(features))
+        return model, {batch["task"]: batch for batch in batches}
+
+    return make
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_of_two_tasks(two, kind):
+    model, batches = two(kind)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for name in ("toy", "other"):
+        assert checks.support(model, batches[name]) == dict.fromkeys(checks.CHECKS, "yes")
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+    for check in checks.CHECKS:
+        checks.verify(copy.deepcopy(model), batches["other"], check)
+
+
+def test_of_two_heads_the_one_of_the_batch_is_checked(two):
+    model, batches = two("tagging")
+    torch.nn.init.constant_(model.head.of("other").out.weight, torch.nan)
+    assert checks.support(model, batches["toy"]) == dict.fromkeys(checks.CHECKS, "yes")
+    found = checks.support(model, batches["other"])
+    assert {reason[:2] for reason in found.values()} == {"no"}
+    unnamed = {key: value for key, value in batches["toy"].items() if key != "task"}
+    for check in (checks.check_fp32, checks.check_padding, checks.check_several):
+        with pytest.raises(DataError, match="does not say of which task it is"):
+            check(model, unnamed)
+
+
+def test_faults_are_found_under_several_heads(two):
+    model, batches = two("choice")
+    site = linear_site(model.encoder.anatomy.layers[0].query)
+    site.add(site.parts, "fault", OverPadding())
+    for batch in batches.values():
+        found = checks.support(model, batch)
+        assert "differ" in found["padding"]
+        assert "cannot be folded" in found["merge"]
 
 
 def test_checkpointing_is_checked_without_a_warning(make_encoder, model_type, toy_task, batch):

@@ -263,7 +263,10 @@ def test_all_tasks_are_learnt_and_recorded(make, words_task, animals, tags, fami
     assert best.metrics["mean"] == max(e.metrics["mean"] for e in record.evaluations)
     assert record.sizes.train == 60 + 21 + 30
     assert record.settings.task == "words+own/animals.v2+tags"
-    assert record.settings.task_options == {"of": [task.name for task in tasks]}
+    assert record.settings.task_options == {
+        "of": [task.name for task in tasks],
+        "options": {task.name: task.options for task in tasks},
+    }
 
 
 def test_the_record_tells_mixtures_apart(make, words_task, animals):
@@ -275,8 +278,12 @@ def test_the_record_tells_mixtures_apart(make, words_task, animals):
     few = settings([words_task.share(1 / 5), animals])
     alone = settings(animals)
     assert hot.task_options == usual.task_options | {"temperature": 3.0}
-    assert few.task_options == usual.task_options | {"limits": {"words": {"train": 12}}}
-    assert alone.task_options == {}
+    draws = {"train": [{"rows": 12, "seed": 0, "share": 0.2}]}
+    assert few.task_options == usual.task_options | {
+        "limits": {"words": {"train": 12}},
+        "options": usual.task_options["options"] | {"words": words_task.options | {"draws": draws}},
+    }
+    assert alone.task_options == animals.options == {"kind": "classification"}
     assert alone.model_options == {"heads": ["words", "own/animals.v2"]}
     assert len({s.id for s in (usual, hot, few, alone)}) == 4
 
