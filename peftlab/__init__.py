@@ -24,6 +24,7 @@ _WHERE = {
     "swap_language": "peftlab.checkpoints",
     "load_task_adapter": "peftlab.checkpoints",
     "load_encoder": "peftlab.encoders",
+    "cost": "peftlab.timing",
     "PeftlabError": "peftlab.errors",
 }
 
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from peftlab.serving import several
     from peftlab.tasks import task
     from peftlab.tasks.multi import MultiTask
+    from peftlab.timing import cost
     from peftlab.training import TrainSettings, evaluate, train
 
 __all__ = [
@@ -81,6 +83,7 @@ __all__ = [
     "Union",
     "add_task",
     "average",
+    "cost",
     "evaluate",
     "fuse",
     "load",

@@ -54,6 +54,10 @@ class RecordError(PeftlabError):
     """A record is damaged, or would overwrite a different one."""
 
 
+class TimingError(PeftlabError):
+    """A measurement would not mean what it says."""
+
+
 def unknown(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
     """Build the error for a name that is not known, with the nearest known ones.
 

@@ -9,10 +9,14 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from time import sleep
 from typing import Any
+
+from peftlab.errors import TimingError
 
 PACKAGES = (
     "torch",
@@ -51,6 +55,14 @@ GPU_FIELDS: dict[str, tuple[str, type]] = {
     "clocks.max.sm": ("max_clock_mhz", float),
     "temperature.gpu": ("temperature_c", float),
 }
+# Those of them that change while something is measured.
+CHANGING = ("clock_mhz", "memory_clock_mhz", "temperature_c")
+#: Bytes of a GPU that a process takes beside torch's memory, at most: its context and its kernels.
+CONTEXT = 2**30
+#: Percent of the time that an idle GPU may seem busy.
+IDLE = 5.0
+#: Seconds over which a driver takes the mean of how busy a GPU is, at most.
+SETTLE = 1.0
 
 
 def describe() -> dict[str, Any]:
@@ -124,18 +136,104 @@ def gpu(index: int = 0) -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "count": torch.cuda.device_count(),
     }
-    # torch obeys CUDA_VISIBLE_DEVICES and nvidia-smi does not: the uuid is the same for both.
-    uuid = getattr(properties, "uuid", None)
-    which = f"GPU-{uuid}" if uuid is not None else str(index)
-    line = _output(
-        "nvidia-smi",
-        f"--id={which}",
-        f"--query-gpu={','.join(GPU_FIELDS)}",
-        "--format=csv,noheader,nounits",
-    )
+    line = _ask(index, f"--query-gpu={','.join(GPU_FIELDS)}")
     if line is not None:
         found |= parse_gpu(line)
     return found
+
+
+def clocks(index: int = 0) -> dict[str, float | None] | None:
+    """Return what changes while a GPU works: its clocks in MHz, and its temperature in °C.
+
+    To be read before and after a measurement. None where torch has no GPU.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    found = gpu(index)
+    return {name: found.get(name) for name in CHANGING}
+
+
+def identity(index: int = 0) -> str:
+    """Return the name by which the driver's tools know a GPU.
+
+    torch obeys CUDA_VISIBLE_DEVICES and they do not: the uuid is the same for both.
+    """
+    import torch
+
+    uuid = getattr(torch.cuda.get_device_properties(index), "uuid", None)
+    return f"GPU-{uuid}" if uuid is not None else str(index)
+
+
+def refuse_shared(index: int = 0) -> None:
+    """Raise if other processes use a GPU; takes a second.
+
+    Args:
+        index: As torch counts the GPUs.
+
+    Raises:
+        TimingError: It is shared; says by whom, or how that shows.
+    """
+    import torch
+
+    torch.zeros(1, device=f"cuda:{index}")  # so that the driver knows of this process
+    torch.cuda.synchronize(index)
+    sleep(SETTLE)
+    free, total = torch.cuda.mem_get_info(index)
+    sharers = who_shares(
+        parse_processes(_ask(index, "--query-compute-apps=pid,process_name") or ""),
+        own=os.getpid(),
+        foreign=total - free - torch.cuda.memory_reserved(index),
+        busy=parse_percent(_ask(index, "--query-gpu=utilization.gpu") or ""),
+    )
+    if sharers:
+        raise TimingError(
+            f"GPU {index} is shared ({sharers}), and what is measured there means little: wait, or "
+            "choose another with CUDA_VISIBLE_DEVICES."
+        )
+
+
+def who_shares(
+    processes: Mapping[int, str], own: int, foreign: int, busy: float | None
+) -> str | None:
+    """Say what betrays other users of a GPU while this process has one and lets it rest.
+
+    Args:
+        processes: Id → name, of those that compute on it, as the driver counts ids: in a container
+            it may give the host's, or none.
+        own: This process's id.
+        foreign: Bytes in use that torch did not reserve.
+        busy: Percent of the last second; None: not known.
+
+    Returns:
+        Some words, or None if nothing does.
+    """
+    others = {pid: name for pid, name in processes.items() if pid != own}
+    if own in processes and others:
+        return "by " + ", ".join(f"{name} with id {pid}" for pid, name in others.items())
+    if own not in processes and len(others) > 1:  # one of them may be this process
+        return f"{len(others)} processes compute on it"
+    # A desktop holds memory too; where this process sees itself, it would see who computes.
+    if own not in processes and foreign > CONTEXT:
+        return f"{foreign / 2**20:.0f} MiB are in use, more than the context of this process"
+    if busy is not None and busy > IDLE:
+        return f"it is {busy:.0f} % busy while this process lets it rest"
+    return None
+
+
+def parse_processes(text: str) -> dict[int, str]:
+    """Turn ``nvidia-smi``'s lines of id and name into a dict; lines without an id are left out."""
+    pairs = (line.partition(",") for line in text.splitlines())
+    return {int(pid): name.strip() for pid, _, name in pairs if pid.strip().isdigit()}
+
+
+def parse_percent(text: str) -> float | None:
+    """Read a percentage; None where the driver hides it."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def parse_gpu(line: str) -> dict[str, Any]:
@@ -176,6 +274,11 @@ def _memory_gib() -> float | None:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     except (AttributeError, OSError, ValueError):
         return None
+
+
+def _ask(index: int, query: str) -> str | None:
+    """Ask ``nvidia-smi`` about a GPU, in csv; None where it does not exist or does not answer."""
+    return _output("nvidia-smi", f"--id={identity(index)}", query, "--format=csv,noheader,nounits")
 
 
 def _output(*command: str) -> str | None:

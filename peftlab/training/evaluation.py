@@ -11,8 +11,8 @@ import torch
 from peftlab.errors import NonFiniteLossError, OutOfMemoryError
 from peftlab.tasks.base import Evaluation, Feature, Task
 from peftlab.tasks.multi import Heads, joined, like, members
+from peftlab.timing.capacity import out_of_memory, release
 from peftlab.training import batches
-from peftlab.training.memory import out_of_memory, release
 from peftlab.training.precision import Resolved, autocast, resolve
 from peftlab.training.settings import Precision
 
@@ -62,7 +62,7 @@ def predict(
                         f"A single row of {lengths[rows[0]]} tokens cannot be scored in the memory "
                         f"of {model.device}: choose a shorter max_length or a smaller encoder."
                     ) from error
-                release(error, model.device)
+                release(error)
                 half = len(rows) // 2
                 todo += [rows[half:], rows[:half]]
                 continue

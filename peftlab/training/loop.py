@@ -20,10 +20,10 @@ from peftlab.errors import DataError, NonFiniteLossError, OutOfMemoryError, Sett
 from peftlab.methods.base import Part
 from peftlab.tasks.base import Feature, Task
 from peftlab.tasks.multi import MultiTask, joined
+from peftlab.timing.capacity import out_of_memory, release
 from peftlab.timing.phases import Phases
 from peftlab.training import batches, state
 from peftlab.training.evaluation import encode, pad_token, predict
-from peftlab.training.memory import out_of_memory, release
 from peftlab.training.mixture import Mixture
 from peftlab.training.precision import Resolved, autocast, resolve
 from peftlab.training.progress import ProgressBar
@@ -81,6 +81,17 @@ def learning_rate(
 def parts_of(model: nn.Module) -> list[Part]:
     """Return every part that a method has added, and the parts inside parts."""
     return [module for module in model.modules() if isinstance(module, Part)]
+
+
+def penalised(model: nn.Module) -> list[Part]:
+    """Return the parts that add something to the training loss."""
+    return [part for part in parts_of(model) if type(part).penalty is not Part.penalty]
+
+
+def penalty(parts: Sequence[Part]) -> Tensor | float:
+    """Return what parts add to the training loss now."""
+    terms = (part.penalty() for part in parts)
+    return sum((term for term in terms if term is not None), 0.0)
 
 
 def optimiser_for(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
@@ -199,8 +210,7 @@ class _Run:
             self.total = min(self.total, settings.max_steps)
         self.evaluate_every = settings.evaluate_every or self.steps_per_epoch
         self.optimiser = optimiser_for(model, settings)
-        parts = parts_of(model)
-        self.penalised = [part for part in parts if type(part).penalty is not Part.penalty]
+        self.penalised = penalised(model)
         self.best: dict[str, Tensor] = {}
         self.progress = state.Progress()
         if folder is not None:
@@ -316,11 +326,7 @@ class _Run:
         self.progress.tokens["real"] += real
         self.progress.tokens["padded"] += padded
         with autocast(self.precision, self.model.device):
-            loss = self.model(batch).loss * share
-            for part in self.penalised:
-                penalty = part.penalty()
-                if penalty is not None:
-                    loss = loss + penalty * share
+            loss = (self.model(batch).loss + penalty(self.penalised)) * share
         loss.backward()
         return loss.detach().float()
 
@@ -371,7 +377,7 @@ class _Run:
         """Turn an out-of-memory error into one that names a batch that fits."""
         if not out_of_memory(error):
             return error
-        release(error, self.model.device)
+        release(error)
         longest = max(map(batches.length, features))
         size = len(features) // 2
         while size:
@@ -380,7 +386,7 @@ class _Run:
                 self._backward(features[:size])
                 break
             except RuntimeError as smaller:
-                release(smaller, self.model.device)
+                release(smaller)
                 size //= 2
         advice = (
             f"{size} rows fit: set batch_size={size}, or accumulation="

@@ -4,8 +4,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from peftlab.errors import TimingError
 from peftlab.timing import machine
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 def test_the_machine_is_described_in_json_types():
@@ -44,6 +48,129 @@ def test_gpu_line_is_read_and_hidden_values_are_none():
     assert found["power_limit_w"] == 700
     assert found["clock_mhz"] is None
     assert found["temperature_c"] == 31
+
+
+def test_processes_are_read():
+    assert machine.parse_processes("") == {}
+    text = "812, /usr/bin/python, old\n9, [Not Found]\n[Insufficient Permissions], -\n"
+    assert machine.parse_processes(text) == {812: "/usr/bin/python, old", 9: "[Not Found]"}
+
+
+def test_a_percentage_is_read_where_it_is_told():
+    assert machine.parse_percent("37") == 37
+    assert machine.parse_percent("[N/A]") is None
+    assert machine.parse_percent("") is None
+
+
+MIB = 2**20
+
+
+@pytest.mark.parametrize(
+    ("processes", "foreign", "busy", "said"),
+    [
+        # this process, number 7, is in the list: the list is right
+        ({7: "python"}, 500 * MIB, 0.0, None),
+        ({7: "python"}, 3000 * MIB, 2.0, None),  # a desktop
+        ({7: "python", 8: "train"}, 900 * MIB, 0.0, "by train with id 8"),
+        # and yet another container may be hidden
+        ({7: "python"}, 500 * MIB, 80.0, "80 % busy"),
+        # a container that hides who computes
+        ({}, 500 * MIB, 0.0, None),
+        ({}, 500 * MIB, None, None),
+        ({}, 4000 * MIB, 0.0, "4000 MiB are in use"),
+        ({}, 500 * MIB, 60.0, "60 % busy"),
+        # a container where processes have the host's ids
+        ({4123: "[Not Found]"}, 500 * MIB, 0.0, None),
+        ({4123: "[Not Found]"}, 4000 * MIB, 0.0, "4000 MiB are in use"),
+        ({4123: "[Not Found]", 4200: "[Not Found]"}, 500 * MIB, 0.0, "2 processes"),
+    ],
+)
+def test_who_shares_a_gpu(processes, foreign, busy, said):
+    found = machine.who_shares(processes, 7, foreign, busy)
+    assert said in found if said else found is None
+
+
+class Gpu:
+    """What torch and nvidia-smi say of a GPU with one torch process, and perhaps another."""
+
+    def __init__(self, monkeypatch, answers):
+        self.answers, self.asked = answers, []
+        for name, value in {
+            "synchronize": None,
+            "mem_get_info": (79 * 1024 * MIB, 80 * 1024 * MIB),
+            "memory_reserved": 512 * MIB,
+        }.items():
+            monkeypatch.setattr(torch.cuda, name, lambda index, value=value: value)
+        monkeypatch.setattr(torch, "zeros", lambda size, device: self.asked.append(device))
+        monkeypatch.setattr(machine, "identity", lambda index: "GPU-1234")
+        monkeypatch.setattr(machine, "sleep", self.asked.append)
+        monkeypatch.setattr(machine, "_output", self.output)
+
+    def output(self, *command):
+        assert command[:2] == ("nvidia-smi", "--id=GPU-1234")
+        self.asked.append(command[2])
+        return self.answers.get(command[2].partition("=")[0].removeprefix("--query-"))
+
+
+def test_a_shared_gpu_is_refused(monkeypatch):
+    own = f"{machine.os.getpid()}, python"
+    gpu = Gpu(monkeypatch, {"compute-apps": own, "gpu": "0"})
+    machine.refuse_shared()
+    # the process shows itself, and rests, before others are looked for
+    assert gpu.asked[:2] == ["cuda:0", machine.SETTLE]
+    gpu.answers["compute-apps"] = f"{own}\n1, train"
+    with pytest.raises(TimingError, match=r"GPU 0 is shared \(by train with id 1\)"):
+        machine.refuse_shared()
+    gpu.answers |= {"compute-apps": own, "gpu": "50"}
+    with pytest.raises(TimingError, match="50 % busy"):
+        machine.refuse_shared()
+
+
+def test_without_nvidia_smi_memory_tells(monkeypatch):
+    Gpu(monkeypatch, {})
+    machine.refuse_shared()
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (20 * 2**30, 80 * 2**30))
+    with pytest.raises(TimingError, match="60928 MiB are in use"):
+        machine.refuse_shared()
+
+
+def test_clocks_are_what_changes(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert machine.clocks() is None
+    found = machine.parse_gpu("NVIDIA X, 570.1, 81559, 700.00, [N/A], 2619, 1980, 31")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(machine, "gpu", lambda index: found)
+    assert machine.clocks() == {
+        "clock_mhz": None,
+        "memory_clock_mhz": 2619,
+        "temperature_c": 31,
+    }
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_another_process_on_this_gpu_is_seen():
+    machine.refuse_shared()
+    hold = (
+        "import torch; x = torch.zeros(2**30, device='cuda'); print('ready', flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        try:
+            assert other.stdout.readline() == "ready\n"
+            with pytest.raises(TimingError, match="GPU 0 is shared"):
+                machine.refuse_shared()
+        finally:
+            other.stdin.close()
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_the_gpu_is_described_in_json_types():
+    found = machine.describe()["gpu"]
+    assert json.loads(json.dumps(found)) == found
+    assert set(machine.clocks()) == set(machine.CHANGING)
 
 
 def git(folder, *arguments):
