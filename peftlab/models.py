@@ -19,11 +19,16 @@ from peftlab.encoders import Encoder, load_encoder
 from peftlab.errors import MergeError, SettingsError
 from peftlab.methods import sites
 from peftlab.methods.base import Method
+from peftlab.methods.finetuning import Full
+from peftlab.methods.work import work
 from peftlab.tasks.multi import Heads, MultiTask, joined, members
 
 if TYPE_CHECKING:
     from peftlab.checkpoints import Format
     from peftlab.tasks.base import Head, Task
+
+#: Tokens of the text for which a summary counts FLOPs.
+LENGTH = 128
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -285,6 +290,9 @@ class Summary:
         lowest_trained_layer: The backward pass stops here; 0 is the lowest layer, -1 the
             embeddings, the number of layers means only the head.
         layers: Number of layers.
+        step: FLOPs of a training step over those of full fine-tuning, both without the head, by the
+            closed form (:mod:`peftlab.methods.work`) for a text of :data:`LENGTH` tokens. Its
+            inverse is how much faster a step can be at most by its matrix products.
     """
 
     trainable: int
@@ -294,9 +302,10 @@ class Summary:
     backbone: int
     lowest_trained_layer: int
     layers: int
+    step: float
 
     def __str__(self) -> str:
-        """Say it in two lines."""
+        """Say it in three lines."""
         share = 100 * self.trainable / self.backbone
         if self.lowest_trained_layer < 0:
             depth = "through all layers into the embeddings"
@@ -307,7 +316,9 @@ class Summary:
         return (
             f"method: {self.trainable:,} trainable ({share:.2f} % of {self.backbone:,}), "
             f"{self.stored:,} stored, {self.inference:,} added at inference; "
-            f"head: {self.head:,}\nthe backward pass goes {depth}"
+            f"head: {self.head:,}\nthe backward pass goes {depth}\n"
+            f"a training step has {self.step:.2f} of the FLOPs of full fine-tuning: by those it "
+            f"can be at most {1 / self.step:.1f} times as fast"
         )
 
 
@@ -344,7 +355,16 @@ def summary(model: Model) -> Summary:
         backbone=_size(model.backbone) - sum(map(_size, parts)),
         lowest_trained_layer=lowest,
         layers=len(layers),
+        step=_step(model),
     )
+
+
+def _step(model: Model) -> float:
+    """Return the FLOPs of a step over those of full fine-tuning, both without the head."""
+    anatomy = model.encoder.anatomy
+    length = min(LENGTH, anatomy.max_length - model.method.extra_tokens)
+    own, full = (work(anatomy, method, 1, length).total for method in (model.method, Full()))
+    return own / full
 
 
 def _size(module: nn.Module) -> int:

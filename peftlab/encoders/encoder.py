@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,6 +31,7 @@ class Encoder:
         random_weights: Whether the weights were drawn instead of loaded.
         source: Folder or hub id that the weights were loaded from; None if they were not.
         in_use: Whether a model was made of it, whose method may train its weights.
+        reserved: Positions that :meth:`reserve` has taken away from the tokens.
     """
 
     def __init__(
@@ -50,8 +52,8 @@ class Encoder:
         self.source = source
         self.in_use = False
         self.anatomy = describe(backbone)
-        self._positions = self.anatomy.max_length
-        self.reserve(0)  # many tokenizers do not know how much their model takes
+        self.reserved = 0
+        self._shorten()  # many tokenizers do not know how much their model takes
         _ = self.fingerprint  # taken now, before any method or training touches the weights
 
     def reserve(self, positions: int) -> None:
@@ -60,15 +62,56 @@ class Encoder:
         Raises:
             SettingsError: Fewer than three would be left: two special tokens and one word.
         """
-        if self._positions - positions < 3:
+        if self.anatomy.max_length - self.reserved - positions < 3:
             raise SettingsError(
                 f"{positions} vectors before the tokens leave no room for a text: the encoder "
                 f"{self.name!r} has {self.anatomy.max_length} positions; take fewer vectors."
             )
-        self._positions -= positions
+        if self.tokenizer is not None and not self.reserved:
+            self._longest = self.tokenizer.model_max_length  # for release()
+        self.reserved += positions
+        self._shorten()
+
+    def release(self) -> None:
+        """Give the tokens all reserved positions back."""
+        if self.tokenizer is not None and self.reserved:
+            self.tokenizer.model_max_length = self._longest
+        self.reserved = 0
+
+    def _shorten(self) -> None:
+        """Let the tokenizer know how many positions are there for tokens."""
         if self.tokenizer is not None:
-            longest = min(self.tokenizer.model_max_length, self._positions)
-            self.tokenizer.model_max_length = longest
+            longest = self.anatomy.max_length - self.reserved
+            self.tokenizer.model_max_length = min(self.tokenizer.model_max_length, longest)
+
+    def twin(self) -> Encoder:
+        """Return a copy of the module tree that shares every tensor, and the configuration.
+
+        What is put between its modules, or hooked to them, is its own, and so is what its tokenizer
+        takes.
+        """
+        twin = copy.copy(self)
+        twin.tokenizer = copy.copy(self.tokenizer)
+        shared = [*self.backbone.parameters(), *self.backbone.buffers(), self.backbone.config]
+        twin.backbone = copy.deepcopy(self.backbone, {id(t): t for t in shared})
+        twin.anatomy = describe(twin.backbone)
+        twin.in_use = False
+        return twin
+
+    def recompute(self) -> None:
+        """Keep no activations of the layers: the backward pass computes them again.
+
+        Also called gradient checkpointing. It is on in training mode only.
+        """
+        backbone: Any = self.backbone
+        backbone.config.use_cache = (
+            False  # a cache is what decoders keep, and would be warned about
+        )
+        # newer releases of transformers 5 have another name for it
+        enable = getattr(backbone, "activation_checkpointing_enable", None)
+        enable = enable or backbone.gradient_checkpointing_enable
+        # the older, reentrant kind gives no gradients where the embeddings are frozen
+        enable({"use_reentrant": False})
 
     @cached_property
     def fingerprint(self) -> str:

@@ -1,6 +1,7 @@
-"""Encoders of known shape on the meta device.
+"""Encoders of known shape, on the meta device or with random weights: nothing is downloaded.
 
-Nothing is downloaded and nothing can be run: these encoders have sizes but no weights.
+On the meta device they have sizes and no weights: they can be counted and not run. What a step
+costs depends on the shape and not on what the weights are, so random ones do for that.
 """
 
 from __future__ import annotations
@@ -21,6 +22,12 @@ LARGE = {
     "intermediate_size": 4096,
     "num_attention_heads": 16,
 }
+MINI = {
+    "num_hidden_layers": 6,
+    "hidden_size": 384,
+    "intermediate_size": 1536,
+    "num_attention_heads": 12,
+}
 #: Words, positions, segments and the padding index are those of the published configurations.
 BERT = {
     "vocab_size": 30_522,
@@ -40,17 +47,23 @@ SHAPES: dict[str, tuple[str, dict[str, int]]] = {
     "roberta-base": ("roberta", BASE | ROBERTA),
     "xlm-roberta-base": ("xlm-roberta", BASE | ROBERTA | {"vocab_size": 250_002}),
     "bert-large": ("bert", LARGE | BERT),
+    "xlm-roberta-large": ("xlm-roberta", LARGE | ROBERTA | {"vocab_size": 250_002}),
+    "minilm-l6": ("bert", MINI | BERT),
 }
+#: Those that the three papers count on.
+PAPERS = ("bert-base", "roberta-base", "xlm-roberta-base", "bert-large")
 
 
-def shape(name: str) -> Encoder:
-    """Build an encoder of a known shape, without weights and without a tokenizer.
+def shape(name: str, device: str = "meta", attention: str = "sdpa") -> Encoder:
+    """Build an encoder of a known shape, without a tokenizer.
 
     Args:
         name: One of :data:`SHAPES`, for example ``"bert-base"``.
+        device: ``"meta"``: no weights. Elsewhere they are drawn from torch's random state.
+        attention: ``"sdpa"`` or ``"eager"``.
 
     Returns:
-        A new encoder, on the meta device; as everywhere here, it has no pooler.
+        A new encoder; as everywhere here, it has no pooler.
 
     Raises:
         UnknownNameError: The shape is not known.
@@ -61,8 +74,10 @@ def shape(name: str) -> Encoder:
     from transformers import AutoConfig, AutoModel
 
     family, sizes = SHAPES[name]
-    with torch.device("meta"):
+    with torch.device(device):
         backbone = AutoModel.from_config(
-            AutoConfig.for_model(family, **sizes), add_pooling_layer=False
+            AutoConfig.for_model(family, **sizes),
+            add_pooling_layer=False,
+            attn_implementation=attention,
         )
-    return encoder_from(backbone, None, name=name)
+    return encoder_from(backbone.eval(), None, name=name)

@@ -7,28 +7,26 @@ and the controls for it, are in :mod:`peftlab.methods.focused`; the nonlinearity
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from peftlab.errors import SettingsError
 from peftlab.methods.base import Counts, Method
 from peftlab.methods.bottleneck import Adapter
-from peftlab.methods.checks import check_leave_out
-from peftlab.methods.parts.bottleneck import Bottleneck
+from peftlab.methods.checks import check_positive
+from peftlab.methods.parts.bottleneck import Bottleneck, places
 from peftlab.methods.parts.rational import RATE, Rational
 from peftlab.methods.registry import preset, register
 from peftlab.methods.sites import output_site
 
 if TYPE_CHECKING:
     from peftlab.encoders import Anatomy, Encoder
+    from peftlab.methods.work import Sketch
 
 Skip = Literal["none", "identity"]
 Strategy = Literal["global", "token", "number"]
-CHOICES = {"skip": ("none", "identity"), "strategy": ("global", "token", "number")}
 
 
 class SwitchedPart(Bottleneck):
@@ -36,16 +34,16 @@ class SwitchedPart(Bottleneck):
 
     Attributes:
         logits: :math:`π`, of the skip branch and of the adapter.
+        settings: Of the method that made it.
     """
 
     def __init__(self, d: int, m: int, settings: Adaptable) -> None:
         super().__init__(d, m, settings.activation, init=settings.init)
+        self.settings = settings
         self.logits = nn.Parameter(torch.full((2,), 0.5))
         self.rates = {"logits": settings.switch_rate}
         if isinstance(self.activation, Rational):
             self.activation.rates = dict.fromkeys(self.activation.rates, settings.rational_rate)
-        self.skip, self.temperature = settings.skip, settings.temperature
-        self.strategy = settings.strategy
 
     def forward(self, h: Tensor, x: Tensor, norm: nn.Module) -> Tensor:
         """Return h and a mixture of the two branches.
@@ -57,7 +55,7 @@ class SwitchedPart(Bottleneck):
         """
         z = norm(h + x)
         adapted = self.transform(z)
-        skipped = z if self.skip == "identity" else torch.zeros_like(z)
+        skipped = z if self.settings.skip == "identity" else torch.zeros_like(z)
         if self.training:
             share = self.share(z)
             return h + (1 - share) * skipped + share * adapted
@@ -66,9 +64,9 @@ class SwitchedPart(Bottleneck):
     def share(self, z: Tensor) -> Tensor:
         """Draw the share of the adapter branch, of a shape that fits z [batch, length, d]."""
         shapes = {"global": (len(z), 1, 1), "token": (*z.shape[:2], 1), "number": z.shape}
-        drawn = torch.empty(*shapes[self.strategy], 2, device=z.device).exponential_()
+        drawn = torch.empty(*shapes[self.settings.strategy], 2, device=z.device).exponential_()
         noise = -drawn.clamp(min=torch.finfo(drawn.dtype).tiny).log()  # Gumbel(0, 1)
-        weights = ((noise + self.logits.float()) / self.temperature).softmax(-1)
+        weights = ((noise + self.logits.float()) / self.settings.temperature).softmax(-1)
         return weights[..., 1].to(z.dtype)
 
 
@@ -130,18 +128,11 @@ class Adaptable(Method):
     init: str = "bert"
     leave_out: tuple[int, ...] = ()
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """Check the settings."""
         self.alone()  # checks what they share
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise SettingsError(
-                    f"{name} is {getattr(self, name)!r}: choose one of {', '.join(known)}."
-                )
         for name in ("temperature", "switch_rate", "rational_rate"):
-            value = getattr(self, name)
-            if not (value > 0 and math.isfinite(value)):
-                raise SettingsError(f"{name} is {value!r}: give a number above 0.")
+            check_positive(name, getattr(self, name))
 
     def alone(self) -> Adapter:
         """Return the adapter that the switch may skip, by itself."""
@@ -164,22 +155,20 @@ class Adaptable(Method):
         Raises:
             SettingsError: A layer to leave out does not exist, or the bottleneck has no width.
         """
-        check_leave_out(self.leave_out, encoder.anatomy)
         d = encoder.anatomy.hidden_size
-        for layer in encoder.anatomy.layers:
-            if layer.index not in self.leave_out:
-                site = output_site(layer.output)
-                part = SwitchedPart(d, self.alone().size(d), self)
-                site.add(site.before, self.name + suffix, part)
+        for _, slot in places(encoder.anatomy, self.alone().placement, self.leave_out):
+            site = output_site(slot)
+            part = SwitchedPart(d, self.alone().size(d), self)
+            site.add(site.before, self.name + suffix, part)
 
     def counts(self, anatomy: Anatomy) -> Counts:
         """Count the adapters and two logits a layer."""
-        n = 2 * (len(anatomy.layers) - len(self.leave_out))
+        n = 2 * self.alone().bottlenecks(anatomy)
         return self.alone().counts(anatomy) + Counts(trainable=n, stored=n, inference=n)
 
-    def flops(self, anatomy: Anatomy, length: int) -> int:
-        """Count the adapters of all layers, whatever the switches say."""
-        return self.alone().flops(anatomy, length)
+    def products(self, sketch: Sketch) -> None:
+        """Draw the adapters of all layers, whatever the switches say."""
+        self.alone().products(sketch)
 
 
 preset("adaptable", Adaptable())

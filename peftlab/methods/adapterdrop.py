@@ -15,15 +15,17 @@ from torch import nn
 from peftlab.errors import SettingsError
 from peftlab.methods.base import Counts, Foreign, Library, Method, Part
 from peftlab.methods.bottleneck import PFEIFFER, Adapter
+from peftlab.methods.finetuning import HeadOnly
 from peftlab.methods.registry import register
 from peftlab.methods.sites import hook, parts
 
 if TYPE_CHECKING:
     from peftlab.encoders import Anatomy, Encoder
+    from peftlab.methods.work import Sketch
 
 Draw = Literal["released", "paper"]
 #: How many of the top layers keep their adapters in every step.
-KEPT: dict[str, int] = {"released": 2, "paper": 1}
+KEPT: dict[Draw, int] = {"released": 2, "paper": 1}
 
 
 @register
@@ -49,11 +51,9 @@ class AdapterDrop(Method):
     adapter: Adapter = PFEIFFER
     dropped: int | None = None
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """Check the settings."""
-        _check_adapter(self.adapter)
-        if self.dropped is not None:
-            _check_dropped(self.dropped)
+        _check_dropped(self.dropped or 0)
 
     @property
     def starts_at_zero(self) -> bool:
@@ -83,9 +83,9 @@ class AdapterDrop(Method):
         """Count the adapters of the upper layers."""
         return self.upper(anatomy).counts(anatomy)
 
-    def flops(self, anatomy: Anatomy, length: int) -> int:
-        """Count the adapters of the upper layers."""
-        return self.upper(anatomy).flops(anatomy, length)
+    def products(self, sketch: Sketch) -> None:
+        """Draw the adapters of the upper layers."""
+        self.upper(sketch.anatomy).products(sketch)
 
     def to_library(self, library: Library, anatomy: Anatomy, suffix: str = "") -> Foreign | None:
         """Return how ``adapters`` writes it: with ``leave_out``, by which we read it back."""
@@ -121,12 +121,9 @@ class RobustAdapterDrop(Method):
     draw: Draw = "released"
     dropped: int = 0
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """Check the settings."""
-        _check_adapter(self.adapter)
         _check_dropped(self.dropped)
-        if self.draw not in KEPT:
-            raise SettingsError(f"draw is {self.draw!r}: choose one of {', '.join(KEPT)}.")
 
     @property
     def partial(self) -> bool:
@@ -156,17 +153,24 @@ class RobustAdapterDrop(Method):
             [part for path, part in parts(layer.module) if path.endswith(f".{label}")]
             for layer in encoder.anatomy.layers
         ]
-        most = max(0, len(layers) - KEPT[self.draw])
-        drop = Dropping(layers, most, self.dropped).decide
+        drop = Dropping(layers, _most(self.draw, encoder.anatomy), self.dropped).decide
         hook(encoder.backbone, before=drop, detour=not self.dropped)
 
     def counts(self, anatomy: Anatomy) -> Counts:
         """Count the adapters of all layers."""
         return self.adapter.counts(anatomy)
 
-    def flops(self, anatomy: Anatomy, length: int) -> int:
-        """Count the adapters that evaluation meets."""
-        return _without(self.adapter, self.dropped, anatomy).flops(anatomy, length)
+    def products(self, sketch: Sketch) -> None:
+        """Draw the adapters that evaluation meets."""
+        _without(self.adapter, self.dropped, sketch.anatomy).products(sketch)
+
+    def draws(self, anatomy: Anatomy) -> Sequence[Method]:
+        """Return the adapters of a step for each n that can be drawn."""
+        adapted = {layer for layer, _ in self.adapter.blocks(anatomy)}
+        return [
+            _without(self.adapter, n, anatomy) if max(adapted) >= n else HeadOnly()
+            for n in range(_most(self.draw, anatomy) + 1)
+        ]
 
 
 class Dropping:
@@ -192,6 +196,11 @@ class Dropping:
                 part.active = index >= drawn
 
 
+def _most(draw: Draw, anatomy: Anatomy) -> int:
+    """Return how many layers a training step drops at most."""
+    return max(0, len(anatomy.layers) - KEPT[draw])
+
+
 def _without(adapter: Adapter, dropped: int, anatomy: Anatomy) -> Adapter:
     """Leave the lowest layers out too."""
     layers = len(anatomy.layers)
@@ -204,14 +213,6 @@ def _without(adapter: Adapter, dropped: int, anatomy: Anatomy) -> Adapter:
     return replace(adapter, leave_out=leave_out)
 
 
-def _check_adapter(adapter: Any) -> None:
-    if not isinstance(adapter, Adapter):
-        raise SettingsError(
-            f"adapter is {adapter!r}: AdapterDrop drops bottleneck adapters; give "
-            "Adapter(…), or leave_out of another method."
-        )
-
-
-def _check_dropped(dropped: Any) -> None:
-    if not isinstance(dropped, int) or dropped < 0:
+def _check_dropped(dropped: int) -> None:
+    if dropped < 0:
         raise SettingsError(f"dropped is {dropped!r}: give a whole number of 0 or more.")

@@ -8,12 +8,15 @@ both. It knows no data, no head and no training. The places where parts can go a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from torch import Tensor, nn
+
+from peftlab.methods.checks import check_types
+from peftlab.methods.work import Sketch, work
 
 if TYPE_CHECKING:
     from peftlab.encoders import Anatomy, Encoder
@@ -128,6 +131,18 @@ class Method(ABC):
     chapter: ClassVar[str]
     cannot: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
+    def __post_init__(self) -> None:
+        """Check the types of the settings, then their values."""
+        check_types(self)
+        self.check()
+
+    def check(self) -> None:
+        """Raise a SettingsError if a setting has a value that cannot work.
+
+        Their types, and the choices of a ``Literal``, have been checked.
+        """
+        return
+
     @property
     def mergeable(self) -> bool:
         """Whether the trained parts fold into the backbone's weights."""
@@ -169,6 +184,16 @@ class Method(ABC):
         """Return the closed form of the parameter counts, without building anything."""
 
     @abstractmethod
+    def products(self, sketch: Sketch) -> None:
+        """Draw into a sketch what the method multiplies, and which of the encoder's tensors train.
+
+        From it come the FLOPs of a step, forward and backward: :func:`peftlab.methods.work.work`.
+        """
+
+    def draws(self, anatomy: Anatomy) -> Sequence[Method]:
+        """Return what a training step can be, each as likely: several only if chance decides."""
+        return (self,)
+
     def flops(self, anatomy: Anatomy, length: int) -> int:
         """Return what the unmerged method adds to the forward pass of one text, in closed form.
 
@@ -180,6 +205,10 @@ class Method(ABC):
             FLOPs of matrix products (2 × multiply-accumulates), in evaluation mode, flat; sums and
             functions of single numbers are not counted.
         """
+        own, bare = (
+            work(anatomy, method, 1, length, training=False).forward for method in (self, None)
+        )
+        return own - bare
 
     def settings(self) -> dict[str, Any]:
         """Return name and settings as plain JSON types; :func:`peftlab.methods.get` reads them."""

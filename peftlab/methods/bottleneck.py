@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from peftlab.errors import SettingsError
 from peftlab.methods.base import Counts, Foreign, Library, Method, Tensors
-from peftlab.methods.checks import check_leave_out, check_rate, check_whole
+from peftlab.methods.checks import check_positive, check_rate, check_whole
 from peftlab.methods.parts.activations import ACTIVATIONS, activation
 from peftlab.methods.parts.bottleneck import (
     INITS,
@@ -23,16 +23,18 @@ from peftlab.methods.parts.bottleneck import (
     ParallelPart,
     PfeifferPart,
     Scale,
+    places,
 )
-from peftlab.methods.parts.gates import Gate, Gating, check_gating
+from peftlab.methods.parts.gates import Gate, Gating
 from peftlab.methods.registry import preset, register
 from peftlab.methods.sites import output_site
 
 if TYPE_CHECKING:
     from peftlab.encoders import Anatomy, Encoder
+    from peftlab.methods.work import Sketch
 
 Placement = Literal["pfeiffer", "houlsby", "bapna"]
-PLACEMENTS: dict[str, type[Bottleneck]] = {
+PLACEMENTS: dict[Placement, type[Bottleneck]] = {
     "pfeiffer": PfeifferPart,
     "houlsby": HoulsbyPart,
     "bapna": BapnaPart,
@@ -103,30 +105,21 @@ class Adapter(Method):
     scale: Scale = 1.0
     gate: Gating = "none"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """Check the settings."""
-        if not isinstance(self.reduction_factor, int | float) or not self.reduction_factor > 0:
-            raise SettingsError(
-                f"reduction_factor is {self.reduction_factor!r}: give a number above 0, such as 16."
-            )
+        check_positive("reduction_factor", self.reduction_factor)
         if self.bottleneck_size is not None:
             check_whole("bottleneck_size", self.bottleneck_size)
         activation(self.activation)
         check_rate("dropout", self.dropout)
-        check_gating(self.gate)
-        for name, known in (("init", INITS), ("placement", PLACEMENTS)):
-            if getattr(self, name) not in known:
-                raise SettingsError(
-                    f"{name} is {getattr(self, name)!r}: choose one of {', '.join(known)}."
-                )
+        if self.init not in INITS:
+            raise SettingsError(f"init is {self.init!r}: choose one of {', '.join(INITS)}.")
         if self.parallel and self.placement == "bapna":
             raise SettingsError(
                 "An adapter behind the layer (placement 'bapna') has no sublayer to be parallel "
                 "to: choose placement='houlsby' or 'pfeiffer', or parallel=False."
             )
-        learned = self.scale in ("learned", "channel")
-        number = isinstance(self.scale, int | float) and math.isfinite(self.scale)
-        if not learned and (not number or self.scale == 0):
+        if not isinstance(self.scale, str) and (self.scale == 0 or not math.isfinite(self.scale)):
             raise SettingsError(
                 f"scale is {self.scale!r}: give a number other than 0, 'learned' or 'channel'."
             )
@@ -156,26 +149,40 @@ class Adapter(Method):
         Raises:
             SettingsError: A layer to leave out does not exist, or the bottleneck has no width.
         """
-        check_leave_out(self.leave_out, encoder.anatomy)
         d = encoder.anatomy.hidden_size
         part_class = ParallelPart if self.parallel else PLACEMENTS[self.placement]
-        for layer in encoder.anatomy.layers:
-            if layer.index in self.leave_out:
-                continue
-            houlsby = self.placement == "houlsby"
-            for slot in (layer.attention_output, layer.output) if houlsby else (layer.output,):
-                gate = None if self.gate == "none" else Gate(encoder, layer, self.gate)
-                part = part_class(
-                    d, self.size(d), self.activation, self.dropout, self.init, self.scale, gate
-                )
-                site = output_site(slot)
-                places = site.after if self.placement == "bapna" else site.before
-                site.add(places, self.name + suffix, part)
+        for layer, slot in places(encoder.anatomy, self.placement, self.leave_out):
+            gate = None if self.gate == "none" else Gate(encoder, layer, self.gate)
+            part = part_class(
+                d, self.size(d), self.activation, self.dropout, self.init, self.scale, gate
+            )
+            site = output_site(slot)
+            parts = site.after if self.placement == "bapna" else site.before
+            site.add(parts, self.name + suffix, part)
 
-    def _bottlenecks(self, anatomy: Anatomy) -> int:
-        """Return how many bottlenecks there are in all."""
-        a_layer = 2 if self.placement == "houlsby" else 1
-        return a_layer * (len(anatomy.layers) - len(self.leave_out))
+    def blocks(self, anatomy: Anatomy) -> list[tuple[int, str]]:
+        """Return layer and name of every block with a bottleneck, from low to high.
+
+        Raises:
+            SettingsError: A layer to leave out does not exist.
+        """
+        return [
+            (layer.index, "output" if slot is layer.output else "attention_output")
+            for layer, slot in places(anatomy, self.placement, self.leave_out)
+        ]
+
+    @property
+    def reads(self) -> str:
+        """What a bottleneck reads, as the table above calls it."""
+        return "x" if self.parallel else "h" if self.placement == "houlsby" else "z"
+
+    def bottlenecks(self, anatomy: Anatomy) -> int:
+        """Return how many bottlenecks there are in all.
+
+        Raises:
+            SettingsError: A layer to leave out does not exist.
+        """
+        return len(self.blocks(anatomy))
 
     def counts(self, anatomy: Anatomy) -> Counts:
         """Count 2dm + m + d a bottleneck, and what LNb, gate, scale and activation have."""
@@ -184,13 +191,17 @@ class Adapter(Method):
         one += 2 * d * (self.placement == "bapna") + (d + 1) * (self.gate != "none")
         one += {"learned": 1, "channel": d}.get(str(self.scale), 0)
         one += sum(p.numel() for p in activation(self.activation).parameters())
-        n = self._bottlenecks(anatomy) * one
+        n = self.bottlenecks(anatomy) * one
         return Counts(trainable=n, stored=n, inference=n)
 
-    def flops(self, anatomy: Anatomy, length: int) -> int:
-        """Count 4dm a bottleneck and token, and 2d for a gate."""
-        d, m = anatomy.hidden_size, self.size(anatomy.hidden_size)
-        return self._bottlenecks(anatomy) * (4 * d * m + 2 * d * (self.gate != "none")) * length
+    def products(self, sketch: Sketch) -> None:
+        """Draw dm and md a bottleneck, with LNb before them, and d for a gate."""
+        d, m = sketch.anatomy.hidden_size, self.size(sketch.anatomy.hidden_size)
+        bapna = self.placement == "bapna"
+        chain = (0, d * m, m * d) if bapna else (d * m, m * d)
+        gate = () if self.gate == "none" else (d,)
+        for layer, block in self.blocks(sketch.anatomy):
+            sketch.add(layer, f"{block}.{'after' if bapna else 'before'}", self.reads, chain, gate)
 
     def to_library(self, library: Library, anatomy: Anatomy, suffix: str = "") -> Foreign | None:
         """Return how ``adapters`` writes it.

@@ -16,16 +16,18 @@ from torch import Tensor, nn
 
 from peftlab.errors import SettingsError
 from peftlab.methods.base import Counts, Foreign, Lent, Library, Method, Part
-from peftlab.methods.checks import check_leave_out, check_rate
-from peftlab.methods.parts.activations import ACTIVATIONS, activation
+from peftlab.methods.bottleneck import Adapter
+from peftlab.methods.checks import check_whole
+from peftlab.methods.parts.activations import activation
+from peftlab.methods.parts.bottleneck import places
 from peftlab.methods.registry import preset, register
 from peftlab.methods.sites import output_site
 
 if TYPE_CHECKING:
     from peftlab.encoders import Anatomy, Encoder
+    from peftlab.methods.work import Sketch
 
 Placement = Literal["houlsby", "pfeiffer"]
-PLACEMENTS = ("houlsby", "pfeiffer")
 
 #: Settings of `adapters` that make another method of it, and the values with which it is this one.
 FIXED = {
@@ -155,23 +157,21 @@ class Compacter(Method):
     dropout: float = 0.0
     leave_out: tuple[int, ...] = ()
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """Check the settings."""
-        if not isinstance(self.reduction_factor, int | float) or self.reduction_factor <= 0:
-            raise SettingsError(
-                f"reduction_factor is {self.reduction_factor!r}: give a number above 0, such as 32."
-            )
-        for name in ("phm_dim", "rank"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise SettingsError(f"{name} is {value!r}: give a whole number of 1 or more.")
-        activation(self.activation)
-        check_rate("dropout", self.dropout)
-        if self.placement not in PLACEMENTS:
-            raise SettingsError(
-                f"placement is {self.placement!r}: choose 'houlsby' (Compacter) or 'pfeiffer' "
-                "(Compacter++)."
-            )
+        self.plain()  # checks what they share
+        check_whole("phm_dim", self.phm_dim)
+        check_whole("rank", self.rank)
+
+    def plain(self) -> Adapter:
+        """Return the adapter with ordinary linear maps in the same places."""
+        return Adapter(
+            reduction_factor=self.reduction_factor,
+            activation=self.activation,
+            placement=self.placement,
+            dropout=self.dropout,
+            leave_out=self.leave_out,
+        )
 
     @property
     def starts_at_zero(self) -> bool:
@@ -199,59 +199,37 @@ class Compacter(Method):
         Raises:
             SettingsError: A layer to leave out does not exist, or the widths cannot be divided.
         """
-        check_leave_out(self.leave_out, encoder.anatomy)
         d = encoder.anatomy.hidden_size
-        m, rule, owned = self.size(d), Rule(self.phm_dim), False
-        for layer in encoder.anatomy.layers:
-            if layer.index in self.leave_out:
-                continue
-            houlsby = self.placement == "houlsby"
-            for slot in (layer.attention_output, layer.output) if houlsby else (layer.output,):
-                site = output_site(slot)
-                part = CompacterPart(d, m, self, rule, owns=not owned)
-                site.add(site.before, self.name + suffix, part)
-                owned = True
-
-    def _bottlenecks(self, anatomy: Anatomy) -> int:
-        """Return how many bottlenecks there are in all."""
-        a_layer = 2 if self.placement == "houlsby" else 1
-        return a_layer * (len(anatomy.layers) - len(self.leave_out))
+        m, rule = self.size(d), Rule(self.phm_dim)
+        blocks = places(encoder.anatomy, self.placement, self.leave_out)
+        for index, (_, slot) in enumerate(blocks):
+            site = output_site(slot)
+            part = CompacterPart(d, m, self, rule, owns=index == 0)
+            site.add(site.before, self.name + suffix, part)
 
     def counts(self, anatomy: Anatomy) -> Counts:
         """Count n³ once, and 2k(d + m) + m + d a bottleneck and what its activation has."""
         d, m = anatomy.hidden_size, self.size(anatomy.hidden_size)
         one = 2 * self.rank * (d + m) + m + d
         one += sum(p.numel() for p in activation(self.activation).parameters())
-        n = self.phm_dim**3 + self._bottlenecks(anatomy) * one
+        n = self.phm_dim**3 + self.plain().bottlenecks(anatomy) * one
         return Counts(trainable=n, stored=n, inference=n)
 
-    def flops(self, anatomy: Anatomy, length: int) -> int:
-        """Count 4nk(d + m) + 4n³k a bottleneck and token; the Kronecker product is not formed."""
-        d, m = anatomy.hidden_size, self.size(anatomy.hidden_size)
-        one = 4 * self.phm_dim * self.rank * (d + m + self.phm_dim**2)
-        return self._bottlenecks(anatomy) * one * length
+    def products(self, sketch: Sketch) -> None:
+        """Draw nkd + n³k + nkm a map and state; the Kronecker product is not formed."""
+        d, m = sketch.anatomy.hidden_size, self.size(sketch.anatomy.hidden_size)
+        nk, mix = self.phm_dim * self.rank, self.phm_dim**3 * self.rank
+        plain = self.plain()
+        for layer, block in plain.blocks(sketch.anatomy):
+            chain = nk * d, mix, nk * m, nk * m, mix, nk * d
+            sketch.add(layer, f"{block}.before", plain.reads, chain)
 
     def to_library(self, library: Library, anatomy: Anatomy, suffix: str = "") -> Foreign | None:
         """Return how ``adapters`` writes it; None for ``peft``, and for rational activations."""
-        if library == "peft" or self.activation not in ACTIVATIONS:
+        plain = self.plain().to_library(library, anatomy, suffix)
+        if plain is None:
             return None
-        houlsby = self.placement == "houlsby"
-        config = {
-            "architecture": None,
-            "mh_adapter": houlsby,
-            "output_adapter": True,
-            "reduction_factor": self.reduction_factor,
-            "non_linearity": self.activation,
-            "original_ln_before": not houlsby,
-            "original_ln_after": True,
-            "residual_before_ln": True,
-            "adapter_residual_before_ln": False,
-            "ln_before": False,
-            "ln_after": False,
-            "is_parallel": False,
-            "scaling": 1.0,
-            "dropout": self.dropout,
-            "leave_out": list(self.leave_out),
+        config = plain.config | {
             "phm_layer": True,
             "phm_dim": self.phm_dim,
             "phm_rank": self.rank,
@@ -261,7 +239,7 @@ class Compacter(Method):
         }
         label = f".before.{self.name}{suffix}"
         lowest = min(x.index for x in anatomy.layers if x.index not in self.leave_out)
-        block = "attention.output" if houlsby else "output"
+        block = "attention.output" if self.placement == "houlsby" else "output"
         owner = f"encoder.layer.{lowest}.{block}{label}.rule.weight"
         names = {owner: "shared_parameters.{name}.phm_rule"}
         for ours, theirs in (("down", "adapter_down.0"), ("up", "adapter_up")):

@@ -7,8 +7,9 @@ one after the other, in the order in which they are named.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from peftlab.errors import SettingsError
@@ -17,6 +18,7 @@ from peftlab.methods.registry import classes, register
 
 if TYPE_CHECKING:
     from peftlab.encoders import Anatomy, Encoder
+    from peftlab.methods.work import Sketch
 
 
 class Composed(Method):
@@ -50,13 +52,10 @@ class Composed(Method):
         """Add up the members' counts."""
         return sum((m.counts(anatomy) for m, _ in self.parts()), Counts(0, 0, 0))
 
-    def flops(self, anatomy: Anatomy, length: int) -> int:
-        """Add up the members' FLOPs; all of them work on the vectors that prompts add, too."""
-        total = 0
-        for method, _ in sorted(self.parts(), key=lambda part: -part[0].extra_tokens):
-            total += method.flops(anatomy, length)
-            length += method.extra_tokens
-        return total
+    def products(self, sketch: Sketch) -> None:
+        """Draw every member, in their order."""
+        for method, _ in self.parts():
+            method.products(sketch)
 
     @property
     def extra_tokens(self) -> int:
@@ -80,15 +79,18 @@ class Members(Composed):
         Raises:
             SettingsError: There is none, or something is not a method.
         """
-        object.__setattr__(self, "members", (*methods, *members))
+        together = (*methods, *members) if isinstance(members, tuple) else members
+        object.__setattr__(self, "members", together)
+        self.__post_init__()
+
+    def check(self) -> None:
+        """Check that there is a member."""
         if not self.members:
             raise SettingsError(f"A {self.name} needs methods: {type(self).__name__}(a, b).")
-        for member in self.members:
-            if not isinstance(member, Method):
-                raise SettingsError(
-                    f"A {self.name} is made of methods, and {member!r} is none: give settings such "
-                    "as LoRA(rank=8)."
-                )
+
+    def draws(self, anatomy: Anatomy) -> Sequence[Method]:
+        """Return the compositions of what the members' steps can be."""
+        return [type(self)(*drawn) for drawn in product(*(m.draws(anatomy) for m in self.members))]
 
     @property
     def flat(self) -> Self:

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
+from peftlab.encoders import LINEARS
 from peftlab.errors import SettingsError
 from peftlab.methods.base import Counts, Method
 from peftlab.methods.registry import preset, register
+from peftlab.methods.sites import bare
+from peftlab.methods.work import EMBEDDINGS
 
 if TYPE_CHECKING:
     from peftlab.encoders import Anatomy, Encoder
+    from peftlab.methods.work import Sketch
 
 #: What does not work with methods that train the encoder's own weights, and why.
 IN_PLACE = MappingProxyType(
@@ -59,20 +64,24 @@ class Full(Method):
 
     def attach(self, encoder: Encoder, suffix: str = "") -> None:
         """Make the whole backbone trainable, with or without its embeddings."""
-        encoder.backbone.requires_grad_(True)
+        for parameter in bare(encoder.backbone):
+            parameter.requires_grad_(True)
         if self.freeze_embeddings:
-            encoder.anatomy.embeddings.get().requires_grad_(False)
+            for parameter in bare(encoder.anatomy.embeddings.get()):
+                parameter.requires_grad_(False)
 
     def counts(self, anatomy: Anatomy) -> Counts:
-        """Count the layers in closed form, and the embeddings as they are."""
+        """Count the layers in closed form, and the bare embeddings as they are."""
         trained = len(anatomy.layers) * layer_size(anatomy)
         if not self.freeze_embeddings:
-            trained += sum(p.numel() for p in anatomy.embeddings.get().parameters())
+            trained += sum(p.numel() for p in bare(anatomy.embeddings.get()))
         return Counts(trainable=trained, stored=trained, inference=0)
 
-    def flops(self, anatomy: Anatomy, length: int) -> int:
-        """Return 0: no modules are added."""
-        return 0
+    def products(self, sketch: Sketch) -> None:
+        """Draw nothing; all weights train."""
+        sketch.weights.update(product(range(len(sketch.anatomy.layers)), LINEARS))
+        if not self.freeze_embeddings:
+            sketch.vectors.add((EMBEDDINGS, "embeddings"))
 
 
 @register
@@ -96,9 +105,8 @@ class HeadOnly(Method):
         """Count nothing: the head is counted apart."""
         return Counts(trainable=0, stored=0, inference=0)
 
-    def flops(self, anatomy: Anatomy, length: int) -> int:
-        """Return 0: no modules are added."""
-        return 0
+    def products(self, sketch: Sketch) -> None:
+        """Draw nothing."""
 
 
 @register
@@ -121,7 +129,7 @@ class TopLayers(Method):
 
     layers: int = 2
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """Check the settings."""
         if self.layers < 1:
             raise SettingsError(
@@ -141,16 +149,18 @@ class TopLayers(Method):
                 f"{len(layers)}: choose at most {len(layers)}."
             )
         for layer in layers[-self.layers :]:
-            layer.module.requires_grad_(True)
+            for parameter in bare(layer.module):
+                parameter.requires_grad_(True)
 
     def counts(self, anatomy: Anatomy) -> Counts:
         """Count the layers that train, in closed form."""
         trained = self.layers * layer_size(anatomy)
         return Counts(trainable=trained, stored=trained, inference=0)
 
-    def flops(self, anatomy: Anatomy, length: int) -> int:
-        """Return 0: no modules are added."""
-        return 0
+    def products(self, sketch: Sketch) -> None:
+        """Draw nothing; the weights of the upper layers train."""
+        upper = sketch.anatomy.layers[-self.layers :]
+        sketch.weights.update((layer.index, name) for layer in upper for name in LINEARS)
 
 
 preset("full", Full())

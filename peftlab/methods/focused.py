@@ -13,16 +13,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from peftlab.errors import CheckpointError, SettingsError
+from peftlab.errors import CheckpointError, PeftlabError, SettingsError
 from peftlab.files import replacing
-from peftlab.methods.adaptable import SwitchedPart
+from peftlab.methods.adaptable import Adaptable, SwitchedPart
 from peftlab.methods.base import Counts, Method
 from peftlab.methods.bottleneck import Adapter
-from peftlab.methods.registry import preset, register
+from peftlab.methods.registry import get, preset, register
 
 if TYPE_CHECKING:
     from peftlab.encoders import Anatomy, Encoder
+    from peftlab.methods.work import Sketch
     from peftlab.models import Model
+
+#: The method that picks layers, without any setting.
+SWITCHED = Adaptable()
+#: What the focused form takes over from it.
+SHARED = ("activation", "reduction_factor", "bottleneck_size", "init")
 
 
 @register
@@ -59,7 +65,7 @@ class AdaptableFocused(Method):
     bottleneck_size: int | None = None
     init: str = "bert"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """Check the settings."""
         self._adapter(())
         layers = self.layers
@@ -110,9 +116,9 @@ class AdaptableFocused(Method):
         """Count 2dm + m + d + 10 for each selected layer."""
         return self.adapter(anatomy).counts(anatomy)
 
-    def flops(self, anatomy: Anatomy, length: int) -> int:
-        """Count 4dm for each selected layer and token."""
-        return self.adapter(anatomy).flops(anatomy, length)
+    def products(self, sketch: Sketch) -> None:
+        """Draw the adapters of the selected layers."""
+        self.adapter(sketch.anatomy).products(sketch)
 
 
 @dataclass(frozen=True)
@@ -125,12 +131,15 @@ class Selection:
         task: What the switches were trained on.
         encoder: The encoder's name.
         seed: Of the model.
+        method: The method that the switches were made by. The focused form and the controls have
+            its adapters: the same width, activation and initialisation.
     """
 
     logits: tuple[tuple[float, float] | None, ...]
     task: str
     encoder: str
     seed: int
+    method: Adaptable = SWITCHED
 
     @classmethod
     def of(cls, model: Model) -> Self:
@@ -144,16 +153,19 @@ class Selection:
             SettingsError: It has no switches.
         """
         logits: list[tuple[float, float] | None] = []
+        method = None
         for layer in model.encoder.anatomy.layers:
             parts = [m for m in layer.module.modules() if isinstance(m, SwitchedPart)]
-            found = [part.logits.tolist() for part in parts]
-            logits.append((found[0][0], found[0][1]) if found else None)
-        if not any(logits):
+            if parts:
+                method = parts[0].settings
+                skip, adapter = parts[0].logits.tolist()
+            logits.append((skip, adapter) if parts else None)
+        if method is None:
             raise SettingsError(
                 f"The model's method {model.method.name!r} has no switches to read: train one with "
                 "the method 'adaptable'."
             )
-        return cls(tuple(logits), model.task.name, model.encoder.name, model.seed)
+        return cls(tuple(logits), model.task.name, model.encoder.name, model.seed, method)
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -164,7 +176,8 @@ class Selection:
         """Write the record as a JSON file, with the layers in it for people to read."""
         path = Path(path)
         with replacing(path) as temporary:
-            text = json.dumps({"layers": self.layers} | asdict(self), indent=2)
+            record = {"layers": self.layers} | asdict(self) | {"method": self.method.settings()}
+            text = json.dumps(record, indent=2)
             temporary.write_text(text + "\n", encoding="utf-8")
         return path
 
@@ -181,9 +194,12 @@ class Selection:
                 None if pair is None else (float(pair[0]), float(pair[1]))
                 for pair in found["logits"]
             )
-            read = cls(logits, found["task"], found["encoder"], found["seed"])
+            method = get(found["method"])
+            if not isinstance(method, Adaptable):
+                raise ValueError(f"it is of the method {method.name!r}")
+            read = cls(logits, found["task"], found["encoder"], found["seed"], method)
             same = tuple(found["layers"]) == read.layers
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        except (OSError, ValueError, KeyError, TypeError, IndexError, PeftlabError) as error:
             raise CheckpointError(f"{path} is no record of selected layers ({error!r}).") from error
         if not same:
             raise CheckpointError(
@@ -201,17 +217,24 @@ class Selection:
         Raises:
             SettingsError: No layer was selected.
         """
-        return AdaptableFocused(layers=self.layers, **changes)
+        return self._adapters(self.layers, changes)
 
     def random(self, seed: int, **changes: Any) -> AdaptableFocused:
         """Return a control: as many layers, drawn from all by a seed of their own."""
         drawn = random.Random(seed).sample(range(len(self.logits)), len(self.layers))
-        return AdaptableFocused(layers=tuple(sorted(drawn)), **changes)
+        return self._adapters(tuple(sorted(drawn)), changes)
 
     def top(self, **changes: Any) -> AdaptableFocused:
         """Return a control: as many layers, the topmost ones."""
         there = range(len(self.logits))
-        return AdaptableFocused(layers=tuple(there[len(there) - len(self.layers) :]), **changes)
+        return self._adapters(tuple(there[len(there) - len(self.layers) :]), changes)
+
+    def _adapters(self, layers: tuple[int, ...], changes: dict[str, Any]) -> AdaptableFocused:
+        """Return fresh adapters like the switched ones, with some settings changed."""
+        own = {name: getattr(self.method, name) for name in SHARED}
+        if "reduction_factor" in changes:
+            own["bottleneck_size"] = None  # which would win
+        return AdaptableFocused(layers=layers, **own | changes)
 
 
 preset("adaptable-focused", AdaptableFocused())

@@ -5,7 +5,7 @@ How the members' weights come from their checkpoints is in :mod:`peftlab.checkpo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, cast
 
@@ -22,6 +22,7 @@ from peftlab.methods.sites import OutputSite, find
 
 if TYPE_CHECKING:
     from peftlab.encoders import Anatomy, Encoder
+    from peftlab.methods.work import Sketch, States, Tape
 
 
 class FusionPart(Part):
@@ -122,15 +123,10 @@ class AdapterFusion(Method):
     dropout: float = 0.1
     regularization: float = 0.01
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """Check the settings."""
-        if not isinstance(self.members, int) or self.members < 2:
+        if self.members < 2:
             raise SettingsError(f"members is {self.members!r}: fuse 2 adapters or more.")
-        if not isinstance(self.adapter, Adapter):
-            raise SettingsError(
-                f"adapter is {self.adapter!r}: AdapterFusion joins bottleneck adapters, so give "
-                "Adapter(…)."
-            )
         if (
             self.adapter.parallel
             or self.adapter.placement == "bapna"
@@ -168,23 +164,27 @@ class AdapterFusion(Method):
                 part = FusionPart(members, d, self.dropout, self.regularization)
                 site.add(site.before, self.name + suffix, part)
 
-    def places(self, anatomy: Anatomy) -> int:
-        """Return how many fusions there are: one wherever an adapter would stand."""
-        a_layer = 2 if self.adapter.placement == "houlsby" else 1
-        return a_layer * (len(anatomy.layers) - len(self.adapter.leave_out))
-
     def counts(self, anatomy: Anatomy) -> Counts:
         """Count 3d² + 2d trained a place; N adapters are stored and run beside them."""
         d = anatomy.hidden_size
-        trained = self.places(anatomy) * (3 * d * d + 2 * d)
+        trained = self.adapter.bottlenecks(anatomy) * (3 * d * d + 2 * d)
         stored = trained + self.members * self.adapter.counts(anatomy).stored
         return Counts(trainable=trained, stored=stored, inference=stored)
 
-    def flops(self, anatomy: Anatomy, length: int) -> int:
-        """Count 6d² + 4Nd a place and token, and N adapters."""
-        d = anatomy.hidden_size
-        fusion = self.places(anatomy) * length * (6 * d * d + 4 * self.members * d)
-        return fusion + self.members * self.adapter.flops(anatomy, length)
+    def products(self, sketch: Sketch) -> None:
+        """Draw at every place N frozen adapters, and attention over them: 3d² + 2Nd."""
+        n, d = self.members, sketch.anatomy.hidden_size
+        m, reads = self.adapter.size(d), self.adapter.reads
+
+        def part(tape: Tape, at: Mapping[str, States]) -> States:
+            inner = tape.linear(at[reads], n * d * m, trained=False)
+            ups = tape.linear(inner, n * m * d, trained=False)
+            query = tape.linear(tape.linear(at[reads], d * d), d * d)  # by W_Q, then by W_K^T
+            weights = tape.product(query, ups, n * d)
+            return tape.linear(tape.product(weights, ups, n * d), d * d)
+
+        for layer, block in self.adapter.blocks(sketch.anatomy):
+            sketch.parts[layer, f"{block}.before"].append(part)
 
 
 preset("adapterfusion", AdapterFusion(members=3, adapter=PFEIFFER))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
@@ -18,13 +19,14 @@ from peftlab.errors import SettingsError
 from peftlab.methods.base import Counts, Foreign, Library, Method, Part, Tensors
 from peftlab.methods.checks import check_leave_out, check_names
 from peftlab.methods.lora import adapters_targets
-from peftlab.methods.parts.gates import Gate, Gating, check_gating
+from peftlab.methods.parts.gates import Gate, Gating
 from peftlab.methods.parts.linears import PATHS, finds, path, pattern, widths
 from peftlab.methods.registry import preset, register
 from peftlab.methods.sites import linear_site
 
 if TYPE_CHECKING:
     from peftlab.encoders import Anatomy, Encoder
+    from peftlab.methods.work import Sketch
 
 
 class Scaling(Part):
@@ -113,7 +115,7 @@ class IA3(Method):
     leave_out: tuple[int, ...] = ()
     gate: Gating = "none"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """Check the settings."""
         for setting, targets in (("outputs", self.outputs), ("inputs", self.inputs)):
             if targets:
@@ -127,7 +129,6 @@ class IA3(Method):
             raise SettingsError(
                 f"The linear map {min(both)!r} is in outputs and in inputs: scale one of them."
             )
-        check_gating(self.gate)
 
     @property
     def mergeable(self) -> bool:
@@ -167,12 +168,13 @@ class IA3(Method):
         n = (len(anatomy.layers) - len(self.leave_out)) * sum(sizes)
         return Counts(trainable=n, stored=n, inference=n)
 
-    def flops(self, anatomy: Anatomy, length: int) -> int:
-        """Count 2 d_in a gate and token; the vectors make no matrix products."""
-        if self.gate == "none":
-            return 0
-        products = sum(widths(anatomy, target)[0] for target in self.outputs + self.inputs)
-        return (len(anatomy.layers) - len(self.leave_out)) * 2 * length * products
+    def products(self, sketch: Sketch) -> None:
+        """Draw the vectors, which multiply no matrices, and d_in for a gate."""
+        for layer, target in product(range(len(sketch.anatomy.layers)), self.outputs + self.inputs):
+            if layer not in self.leave_out:
+                place = "parts" if target in self.outputs else "inputs"
+                gate = () if self.gate == "none" else (widths(sketch.anatomy, target)[0],)
+                sketch.add(layer, f"{target}.{place}", "x", (0,), gate)
 
     def to_library(self, library: Library, anatomy: Anatomy, suffix: str = "") -> Foreign | None:
         """Return how ``adapters`` or ``peft`` writes it.

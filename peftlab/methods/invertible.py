@@ -15,12 +15,15 @@ from torch import Tensor, nn
 
 from peftlab.errors import SettingsError
 from peftlab.methods.base import Counts, Foreign, Library, Method, Part
+from peftlab.methods.checks import check_positive
 from peftlab.methods.parts.activations import ACTIVATIONS, activation
 from peftlab.methods.registry import register
 from peftlab.methods.sites import embedding_site
+from peftlab.methods.work import EMBEDDINGS
 
 if TYPE_CHECKING:
     from peftlab.encoders import Anatomy, Encoder
+    from peftlab.methods.work import Sketch
 
 
 class Coupling(Part):
@@ -94,12 +97,9 @@ class Invertible(Method):
     reduction_factor: float = 2
     activation: str = "relu"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """Check the settings."""
-        if not isinstance(self.reduction_factor, int | float) or self.reduction_factor <= 0:
-            raise SettingsError(
-                f"reduction_factor is {self.reduction_factor!r}: give a number above 0, such as 2."
-            )
+        check_positive("reduction_factor", self.reduction_factor)
         activation(self.activation)
 
     @property
@@ -139,10 +139,11 @@ class Invertible(Method):
         n += 2 * sum(p.numel() for p in activation(self.activation).parameters())
         return Counts(trainable=n, stored=n, inference=n)
 
-    def flops(self, anatomy: Anatomy, length: int) -> int:
-        """Count 2 × the weights a token; the inverse runs only where words are decoded."""
-        (one, two), widths = self.sizes(anatomy.hidden_size)
-        return 2 * sum(widths) * (one + two) * length
+    def products(self, sketch: Sketch) -> None:
+        """Draw F and G, which reads what F gives; the inverse runs only where words are decoded."""
+        (one, two), (wide_f, wide_g) = self.sizes(sketch.anatomy.hidden_size)
+        chain = two * wide_f, wide_f * one, one * wide_g, wide_g * two
+        sketch.add(EMBEDDINGS, "states", "x", chain)
 
     def to_library(self, library: Library, anatomy: Anatomy, suffix: str = "") -> Foreign | None:
         """Return how ``adapters`` writes it: as an adapter without bottlenecks.

@@ -6,66 +6,29 @@ the LoRA of UniPELT.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
 from peftlab.encoders import LINEARS
 from peftlab.errors import SettingsError
-from peftlab.methods.base import Counts, Foreign, Lent, Library, Method, Part
-from peftlab.methods.checks import check_leave_out, check_names, check_rate
-from peftlab.methods.parts.gates import Gate, Gating, check_gating
+from peftlab.methods.base import Counts, Foreign, Library, Method
+from peftlab.methods.checks import (
+    check_leave_out,
+    check_names,
+    check_positive,
+    check_rate,
+    check_whole,
+)
+from peftlab.methods.parts.gates import Gate, Gating
 from peftlab.methods.parts.linears import chosen, finds, path, pattern, widths
+from peftlab.methods.parts.lora import LoRAPart
 from peftlab.methods.registry import preset, register
 from peftlab.methods.sites import linear_site
 
 if TYPE_CHECKING:
     from peftlab.encoders import Anatomy, Encoder
-
-
-class LoRAPart(Part):
-    r"""A low-rank map beside a linear one: :math:`y + s\,B A\,\mathrm{drop}(x)`.
-
-    With a gate, :math:`s` is what the gate says of :math:`x`, one number a text.
-    """
-
-    def __init__(
-        self,
-        d_in: int,
-        d_out: int,
-        rank: int,
-        scale: float,
-        dropout: float,
-        gate: Gate | None = None,
-    ) -> None:
-        super().__init__()
-        self.scale = scale
-        self.gate: Gate | Lent[Gate] | None = gate
-        self.dropout = nn.Dropout(dropout)
-        self.A = nn.Parameter(torch.empty(rank, d_in))
-        self.B = nn.Parameter(torch.zeros(d_out, rank))
-        nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Add the low-rank map of x [..., d_in] to y [..., d_out]."""
-        gate = self.gate.module if isinstance(self.gate, Lent) else self.gate
-        scale = self.scale if gate is None else gate(x)
-        return y + scale * F.linear(F.linear(self.dropout(x), self.A), self.B)
-
-    def borrow_gate(self, other: LoRAPart) -> None:
-        """Use the gate of another part instead of its own, which is dropped."""
-        assert isinstance(other.gate, Gate)
-        del self.gate
-        self.gate = Lent(other.gate)
-
-    def folded(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return W + s·BA; the bias stays."""
-        return weight + self.scale * (self.B.to(weight.dtype) @ self.A.to(weight.dtype)), bias
+    from peftlab.methods.work import Sketch
 
 
 @register
@@ -115,16 +78,13 @@ class LoRA(Method):
     ranks: tuple[int, ...] = ()
     gate: Gating = "none"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """Check the settings."""
-        if not isinstance(self.rank, int) or self.rank < 1:
-            raise SettingsError(f"rank is {self.rank!r}: give a whole number of 1 or more.")
-        if not 0 < self.alpha < math.inf:
-            raise SettingsError(f"alpha is {self.alpha!r}: give a number above 0.")
+        check_whole("rank", self.rank)
+        check_positive("alpha", self.alpha)
         check_names("targets", self.targets, LINEARS, "linear map in a layer")
         check_rate("dropout", self.dropout)
-        check_gating(self.gate)
-        if not all(isinstance(rank, int) and rank >= 0 for rank in self.ranks):
+        if any(rank < 0 for rank in self.ranks):
             raise SettingsError(
                 f"ranks is {self.ranks!r}: give a whole number for every layer, 0 for none."
             )
@@ -189,11 +149,13 @@ class LoRA(Method):
         n = sum(r * (d_in + d_out) + gated * (d_in + 1) for r, d_in, d_out in self._maps(anatomy))
         return Counts(trainable=n, stored=n, inference=n)
 
-    def flops(self, anatomy: Anatomy, length: int) -> int:
-        """Count 2 r (d_in + d_out) a map and token, and 2 d_in for its gate; merged, nothing."""
-        gated = self.gate != "none"
-        products = (r * (d_in + d_out) + gated * d_in for r, d_in, d_out in self._maps(anatomy))
-        return 2 * length * sum(products)
+    def products(self, sketch: Sketch) -> None:
+        """Draw r·d_in and r·d_out a map, and d_in for its gate; merged, there is nothing."""
+        for layer, rank in enumerate(self.layer_ranks(sketch.anatomy)):
+            for target in self.targets if rank else ():
+                d_in, d_out = widths(sketch.anatomy, target)
+                gate = () if self.gate == "none" else (d_in,)
+                sketch.add(layer, f"{target}.parts", "x", (rank * d_in, rank * d_out), gate)
 
     def to_library(self, library: Library, anatomy: Anatomy, suffix: str = "") -> Foreign | None:
         """Return how ``adapters`` or ``peft`` writes it.

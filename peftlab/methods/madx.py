@@ -11,28 +11,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from peftlab.errors import SettingsError
 from peftlab.methods.base import Counts, Foreign, Library, Method
-from peftlab.methods.bottleneck import Adapter
+from peftlab.methods.bottleneck import PFEIFFER, Adapter
 from peftlab.methods.composition import Composed
 from peftlab.methods.invertible import Invertible
 from peftlab.methods.registry import register
 
 if TYPE_CHECKING:
     from peftlab.encoders import Anatomy, Encoder
+    from peftlab.methods.work import Sketch
 
 #: What is appended to the label of a task adapter, which stands on a language adapter.
 ON_TOP = "-task"
 
-PFEIFFER = Adapter(reduction_factor=16)
 HALF = Adapter(reduction_factor=2)
 COUPLING = Invertible()
-
-
-def check(name: str, value: object, kind: type[Method]) -> None:
-    """Raise a SettingsError unless a member is of its kind."""
-    if not isinstance(value, kind):
-        raise SettingsError(f"{name} is {value!r}: give {kind.__name__}(…).")
 
 
 @register
@@ -59,11 +52,6 @@ class LanguageAdapter(Composed):
 
     adapter: Adapter = HALF
     invertible: Invertible = COUPLING
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        check("adapter", self.adapter, Adapter)
-        check("invertible", self.invertible, Invertible)
 
     def parts(self) -> tuple[tuple[Method, str], ...]:
         """Return the two members under their own names."""
@@ -129,11 +117,6 @@ class TaskAdapter(Composed):
     language: LanguageAdapter = LANGUAGE
     task: Adapter = PFEIFFER
 
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        check("language", self.language, LanguageAdapter)
-        check("task", self.task, Adapter)
-
     def parts(self) -> tuple[tuple[Method, str], ...]:
         """Return the language adapter and what stands on it."""
         return (self.language, ""), (self.task, ON_TOP)
@@ -146,6 +129,11 @@ class TaskAdapter(Composed):
             if id(parameter) not in before:
                 parameter.requires_grad_(False)
         self.task.attach(encoder, ON_TOP + suffix)
+
+    def products(self, sketch: Sketch) -> None:
+        """Draw both; the language adapter is frozen."""
+        self.language.products(sketch.frozen())
+        self.task.products(sketch)
 
     def counts(self, anatomy: Anatomy) -> Counts:
         """Count both; only the task adapter trains."""

@@ -13,87 +13,22 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from peftlab.errors import SettingsError
-from peftlab.methods.base import Counts, Foreign, Lent, Library, Method, Part, Tensors
-from peftlab.methods.checks import check_leave_out, check_rate, check_whole
-from peftlab.methods.parts.gates import Gate, Gating, check_gating
+from peftlab.methods.base import Counts, Foreign, Lent, Library, Method, Tensors
+from peftlab.methods.checks import check_leave_out, check_positive, check_rate, check_whole
+from peftlab.methods.parts.gates import Gate, Gating
+from peftlab.methods.parts.prefix import PrefixPart, ReparameterisedPart, Trunk
 from peftlab.methods.registry import preset, register
 from peftlab.methods.sites import attention_site, shift_positions
+from peftlab.methods.work import States
 
 if TYPE_CHECKING:
     from peftlab.encoders import Anatomy, Encoder
+    from peftlab.methods.work import Sketch, Tape
 
 #: Where `adapters` keeps the prefixes of all layers; under each layer there is an alias of it.
 POOL = re.compile(r"(?:^|\.)prefix_tuning(?:\.pool)?\.prefix_tunings\.[^.]+\.self_prefix\.(.+)")
-
-
-class PrefixPart(Part):
-    r"""The prefix of one layer: :math:`P_K, P_V \in R^{p \times d}`, the same for every text."""
-
-    def __init__(self, keys: Tensor, values: Tensor, dropout: float, gate: Gate | None) -> None:
-        super().__init__()
-        self.keys = nn.Parameter(keys)
-        self.values = nn.Parameter(values)
-        self.dropout = nn.Dropout(dropout)
-        self.gate = gate
-
-    def vectors(self) -> tuple[Tensor, Tensor]:
-        """Return the keys and values [p, d]."""
-        return self.keys, self.values
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the keys and values [batch, p, d] that texts with states x [batch, L, d] see."""
-        keys, values = (self.dropout(v.repeat(x.shape[0], 1, 1)) for v in self.vectors())
-        if self.gate is None:
-            return keys, values
-        gate = self.gate(x)
-        return gate * keys, gate * values
-
-
-class Trunk(nn.Module):
-    r"""What the prefixes of all layers are made from: :math:`\tanh(W_1 E + b_1)`, [p, m]."""
-
-    def __init__(self, p: int, d: int, m: int) -> None:
-        super().__init__()
-        self.embedding = nn.Parameter(torch.randn(p, d))
-        self.linear = nn.Linear(d, m)
-
-    def forward(self) -> Tensor:
-        """Return the features [p, m]."""
-        return torch.tanh(self.linear(self.embedding))
-
-
-class ReparameterisedPart(PrefixPart):
-    r"""One layer's prefix as a network makes it: :math:`[P_K; P_V] = W_2 \tanh(W_1 E + b_1) + b_2`.
-
-    The lowest layer owns the trunk and lends it to the others; each owns its slice of the second
-    linear map.
-    """
-
-    def __init__(
-        self, trunk: Trunk | Lent[Trunk], d: int, dropout: float, gate: Gate | None
-    ) -> None:
-        Part.__init__(self)
-        self.trunk = trunk
-        self.linear = nn.Linear(self._trunk().linear.out_features, 2 * d)
-        self.dropout = nn.Dropout(dropout)
-        self.gate = gate
-
-    def _trunk(self) -> Trunk:
-        return self.trunk.module if isinstance(self.trunk, Lent) else self.trunk
-
-    def vectors(self) -> tuple[Tensor, Tensor]:
-        """Return the keys and values [p, d]."""
-        keys, values = self.linear(self._trunk()()).chunk(2, -1)
-        return keys, values
-
-    @torch.no_grad()
-    def flat(self) -> PrefixPart:
-        """Return the prefix itself, without the network that made it."""
-        keys, values = (vector.clone() for vector in self.vectors())
-        return PrefixPart(keys, values, self.dropout.p, self.gate).train(self.training)
 
 
 @register
@@ -153,14 +88,12 @@ class Prefix(Method):
     shift_positions: bool = False
     leave_out: tuple[int, ...] = ()
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """Check the settings."""
         check_whole("prefix_length", self.prefix_length)
         check_whole("bottleneck_size", self.bottleneck_size)
-        if not self.init_std > 0:
-            raise SettingsError(f"init_std is {self.init_std!r}: give a number above 0.")
+        check_positive("init_std", self.init_std)
         check_rate("dropout", self.dropout)
-        check_gating(self.gate)
 
     @property
     def starts_at_zero(self) -> bool:
@@ -208,11 +141,20 @@ class Prefix(Method):
         trained = gates + p * d + d * m + m + layers * 2 * d * (m + 1)
         return Counts(trainable=trained if self.reparameterised else n, stored=n, inference=n)
 
-    def flops(self, anatomy: Anatomy, length: int) -> int:
-        """Count 4pd a layer and token, and 2d for a gate."""
-        gate = 0 if self.gate == "none" else 2
-        each = (4 * self.prefix_length + gate) * anatomy.hidden_size
-        return len(self._layers(anatomy)) * each * length
+    def products(self, sketch: Sketch) -> None:
+        """Draw p keys and values a layer, with pdm + 2pmd to make them, and d for a gate."""
+        p, d, m = self.prefix_length, sketch.anatomy.hidden_size, self.bottleneck_size
+
+        def part(tape: Tape, at: Mapping[str, States]) -> States:
+            prefix = States(texts=1, length=p, needs=True)
+            if self.reparameterised:
+                prefix = tape.linear(tape.linear(prefix, d * m), m * 2 * d)
+            if self.gate != "none":
+                tape.linear(at["x"], d)
+            return prefix
+
+        for layer in self._layers(sketch.anatomy):
+            sketch.parts[layer, "prefixes"].append(part)
 
     def to_library(self, library: Library, anatomy: Anatomy, suffix: str = "") -> Foreign | None:
         """Return how ``adapters`` or ``peft`` writes it.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,11 @@ from peftlab.methods.base import Counts, Foreign, Library, Method, Part
 from peftlab.methods.checks import check_whole
 from peftlab.methods.registry import preset, register
 from peftlab.methods.sites import embedding_site
+from peftlab.methods.work import EMBEDDINGS, States
 
 if TYPE_CHECKING:
     from peftlab.encoders import Anatomy, Encoder
+    from peftlab.methods.work import Sketch
 
 Place = Literal["after", "before"]
 Init = Literal["uniform", "vocabulary", "text"]
@@ -81,15 +83,9 @@ class Prompt(Method):
     init: Init = "uniform"
     init_text: str | None = None
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """Check the settings."""
         check_whole("prompt_length", self.prompt_length)
-        for name, value, known in (
-            ("place", self.place, get_args(Place)),
-            ("init", self.init, get_args(Init)),
-        ):
-            if value not in known:
-                raise SettingsError(f"{name} is {value!r}: choose one of {', '.join(known)}.")
         if (self.init == "text") != bool(self.init_text and self.init_text.strip()):
             raise SettingsError(
                 f"init is {self.init!r} and init_text is {self.init_text!r}: a text to start from "
@@ -137,16 +133,11 @@ class Prompt(Method):
         n = self.prompt_length * anatomy.hidden_size
         return Counts(trainable=n, stored=n, inference=n)
 
-    def flops(self, anatomy: Anatomy, length: int) -> int:
-        """Count what p more tokens cost in every layer.
-
-        Each needs 2 (4d² + 2d·d_ff) for the linear maps; attention grows from 4d·length² to
-        4d (length + p)².
-        """
-        p, d = self.prompt_length, anatomy.hidden_size
-        linear = 2 * p * (4 * d * d + 2 * d * anatomy.intermediate_size)
-        attention = 4 * d * ((length + p) ** 2 - length**2)
-        return len(anatomy.layers) * (linear + attention)
+    def products(self, sketch: Sketch) -> None:
+        """Draw p more states for the whole encoder to work on."""
+        prompt = States(texts=1, length=self.prompt_length, needs=True)
+        place = "prompts" if self.place == "after" else "words"
+        sketch.parts[EMBEDDINGS, place].append(lambda tape, at: prompt)
 
     def to_library(self, library: Library, anatomy: Anatomy, suffix: str = "") -> Foreign | None:
         """Return how ``adapters`` (place "after") or ``peft`` (place "before") writes it.

@@ -96,13 +96,7 @@ def get(method: Method | str | Mapping[str, Any]) -> Method:
                 f"The method {cls.name!r} has no setting {key!r}; it has "
                 f"{', '.join(sorted(allowed)) or 'none'}."
             )
-    try:
-        return cls(**{key: _value(value) for key, value in changes.items()})
-    except TypeError as error:
-        raise SettingsError(
-            f"A setting of the method {cls.name!r} is of a type that it cannot have ({error}): "
-            "compare with the class's attributes."
-        ) from error
+    return cls(**{key: _value(value) for key, value in changes.items()})
 
 
 def _value(value: Any) -> Any:

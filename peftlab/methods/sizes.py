@@ -68,7 +68,7 @@ def sizes(name: str) -> tuple[list[Size], dict[str, str]]:
             left_out[label] = str(error)
             continue
         finally:
-            sites.remove(encoder.backbone)
+            sites.remove(encoder)
         found.append(
             Size(
                 method=label,

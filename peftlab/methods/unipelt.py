@@ -14,8 +14,9 @@ from peftlab.methods.base import Counts, Foreign, Library, Method
 from peftlab.methods.bottleneck import Adapter
 from peftlab.methods.composition import Composed, Stack, Union
 from peftlab.methods.ia3 import IA3
-from peftlab.methods.lora import LoRA, LoRAPart
-from peftlab.methods.parts.gates import Gating, check_gating
+from peftlab.methods.lora import LoRA
+from peftlab.methods.parts.gates import Gating
+from peftlab.methods.parts.lora import LoRAPart
 from peftlab.methods.prefix import Prefix
 from peftlab.methods.prompt import Prompt
 from peftlab.methods.registry import preset, register
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 SUBMODULES = ("APL", "AP")
 LoRAGate = Literal["each", "shared"]
-LORA_GATES = ("each", "shared")
 
 
 @register
@@ -75,17 +75,11 @@ class UniPELT(Composed):
     alpha: float = 2
     lora_gate: LoRAGate = "each"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """Check the settings; those of the parts are checked by the parts."""
         if self.submodules not in SUBMODULES:
             raise SettingsError(
                 f"submodules is {self.submodules!r}: choose 'APL' (adapter, prefix, LoRA) or 'AP'."
-            )
-        check_gating(self.gate)
-        if self.lora_gate not in LORA_GATES:
-            raise SettingsError(
-                f"lora_gate is {self.lora_gate!r}: choose 'each' (query and value have a gate "
-                "each) or 'shared' (one for both)."
             )
         self.parts()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from torch import nn
@@ -18,9 +19,11 @@ from peftlab.methods.finetuning import IN_PLACE
 from peftlab.methods.parts.linears import finds, widths
 from peftlab.methods.registry import register
 from peftlab.methods.sites import Site
+from peftlab.methods.work import EMBEDDINGS
 
 if TYPE_CHECKING:
     from peftlab.encoders import Anatomy, Encoder
+    from peftlab.methods.work import Sketch
 
 #: The LayerNorms: behind the embeddings, and behind attention and feed-forward part of each layer.
 NORMS = ("embeddings", "attention_layernorm", "output_layernorm")
@@ -74,7 +77,7 @@ class BitFit(Method):
 
     terms: tuple[str, ...] = BIASES
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """Check the settings."""
         check_names("terms", self.terms, BIASES, "bias term")
 
@@ -91,9 +94,10 @@ class BitFit(Method):
         n += anatomy.hidden_size * ("embeddings" in self.terms)
         return Counts(trainable=n, stored=n, inference=0)
 
-    def flops(self, anatomy: Anatomy, length: int) -> int:
-        """Return 0: no modules are added."""
-        return 0
+    def products(self, sketch: Sketch) -> None:
+        """Draw nothing; the biases train."""
+        layers = range(EMBEDDINGS, len(sketch.anatomy.layers))
+        sketch.vectors.update(product(layers, self.terms))
 
 
 @register
@@ -120,7 +124,7 @@ class LayerNormTuning(Method):
 
     norms: tuple[str, ...] = NORMS
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """Check the settings."""
         check_names("norms", self.norms, NORMS, "LayerNorm")
 
@@ -137,9 +141,10 @@ class LayerNormTuning(Method):
         n = 2 * anatomy.hidden_size * norms
         return Counts(trainable=n, stored=n, inference=0)
 
-    def flops(self, anatomy: Anatomy, length: int) -> int:
-        """Return 0: no modules are added."""
-        return 0
+    def products(self, sketch: Sketch) -> None:
+        """Draw nothing; the LayerNorms train."""
+        layers = range(EMBEDDINGS, len(sketch.anatomy.layers))
+        sketch.vectors.update(product(layers, self.norms))
 
     def to_library(self, library: Library, anatomy: Anatomy, suffix: str = "") -> Foreign | None:
         """Return how ``peft`` writes it; ``adapters`` has no LayerNorm tuning."""

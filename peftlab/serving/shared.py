@@ -7,7 +7,6 @@ trains.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -17,13 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from peftlab import checkpoints, methods
-from peftlab.encoders import Encoder, Slot, describe, load_encoder
+from peftlab.encoders import Encoder, Slot, load_encoder
 from peftlab.errors import CheckpointError, DataError, SettingsError, unknown
 from peftlab.methods import sites
 from peftlab.models import INPUTS
 from peftlab.serving.single import Batch, Single, inside
 from peftlab.serving.switches import EmbeddingSwitch, Groups, Switch
 from peftlab.tasks import heads
+from peftlab.tasks.decoder import LanguageModelHead
 
 Folder = str | Path
 
@@ -84,8 +84,8 @@ class Several(nn.Module):
             folder: A checkpoint that :meth:`peftlab.models.Model.save` wrote.
 
         Raises:
-            CheckpointError: It is damaged or of another encoder, has several heads, or changes
-                weights of the backbone.
+            CheckpointError: It is damaged or of another encoder, has several heads or one that
+                decodes words, or changes weights of the backbone.
             SettingsError: There is an adapter of that name.
         """
         if name in self._index:
@@ -101,6 +101,12 @@ class Several(nn.Module):
             raise CheckpointError(
                 f"The checkpoint {folder} has heads for several tasks: an adapter here has one; "
                 "train it on a single task, or serve that model by itself."
+            )
+        if header["head"]["kind"] == LanguageModelHead.kind:
+            raise CheckpointError(
+                f"The checkpoint {folder} is a language model, whose head decodes with the word "
+                "vectors of the encoder: an adapter here has a head of its own; serve that model "
+                "by itself."
             )
         try:
             self._index[name] = self._made(header, tensors, folder)
@@ -196,10 +202,7 @@ class Several(nn.Module):
     def _made(self, header: dict[str, Any], tensors: dict[str, Tensor], folder: Folder) -> Single:
         """Build one adapter beside the shared backbone and give it its weights."""
         self._restore()
-        twin = copy.copy(self.encoder)
-        shared = [*self.backbone.parameters(), *self.backbone.buffers()]
-        twin.backbone = copy.deepcopy(self.encoder.backbone, {id(t): t for t in shared})
-        twin.anatomy = describe(twin.backbone)
+        twin = self.encoder.twin()
         method = methods.get(header["method"])
         with torch.random.fork_rng(devices=[]):
             method.attach(twin)
@@ -233,11 +236,13 @@ class Several(nn.Module):
         for slot, original in self._switched:
             slot.set(original)
         self._switched = []
+        self.encoder.release()
 
     def _arrange(self) -> None:
-        """Put a switch wherever an adapter has parts."""
+        """Put a switch wherever an adapter has parts, and leave the tokens room for all prompts."""
         self._restore()
         self.singles = nn.ModuleList(self._index.values())
+        self.encoder.reserve(max((s.reserved for s in self._index.values()), default=0))
         paths = {path for single in self._index.values() for path in single.places()}
         for path in paths:
             if not inside(path, paths):

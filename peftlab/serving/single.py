@@ -25,6 +25,7 @@ class Single(nn.Module):
 
     Attributes:
         method: Its settings.
+        reserved: Positions that it takes away from the tokens.
         labels: Of its task, in the order of the logits.
     """
 
@@ -35,6 +36,7 @@ class Single(nn.Module):
         self.backbone: nn.Module = encoder.backbone
         self.path = encoder.anatomy.embeddings.name
         self.method = method
+        self.reserved = encoder.reserved
         self.head = head
         self.labels = tuple(labels)
 

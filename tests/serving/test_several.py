@@ -206,6 +206,30 @@ def test_what_cannot_be_put_together(make_encoder, toy_task, batch, save, tmp_pa
     pl.model(make_encoder("bert"), [toy_task, other], "adapter").save(tmp_path / "two")
     with pytest.raises(CheckpointError, match="heads for several tasks"):
         several.add("two", tmp_path / "two")
+    texts = {"train": [{"text": "the dog"}], "dev": [], "test": []}
+    words = pl.task(texts, kind="language-model", name="words")
+    pl.model(make_encoder("bert"), words, "madx-language").save(tmp_path / "words")
+    with pytest.raises(CheckpointError, match=r"words is a language model, .* by itself\.$"):
+        several.add("words", tmp_path / "words")
+    assert several.names == ("a",)
+
+
+@pytest.mark.parametrize("model_type", ["bert"])
+def test_tokens_have_the_positions_that_no_prompt_takes(make_encoder, save, tmp_path):
+    for length in (5, 9):
+        save(f"{length}", pl.Prompt(prompt_length=length, place="before"))
+    save("full", pl.Full())
+    several = pl.several(make_encoder("bert"), {"5": tmp_path / "5"})
+    tokenizer: Any = several.encoder.tokenizer
+    for _ in range(8):  # each time anew
+        assert tokenizer.model_max_length == 64 - 5
+        several.add("9", tmp_path / "9")
+        with pytest.raises(CheckpointError, match="changes weights"):
+            several.add("full", tmp_path / "full")
+        assert tokenizer.model_max_length == 64 - 9
+        several.remove("9")
+    several.remove("5")
+    assert tokenizer.model_max_length == 64
 
 
 def ready(adapters: Any, backbone: Any, configs: dict[str, Any]) -> Any:

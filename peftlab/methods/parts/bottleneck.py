@@ -7,12 +7,15 @@ result is added. The settings, and which layers get one, are in :mod:`peftlab.me
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from peftlab.encoders import Anatomy, LayerAnatomy, Slot
 from peftlab.methods.base import Part
+from peftlab.methods.checks import check_leave_out
 from peftlab.methods.parts.activations import activation as make
 from peftlab.methods.parts.gates import Gate
 
@@ -126,3 +129,22 @@ class BapnaPart(Bottleneck):
     def forward(self, z: Tensor) -> Tensor:
         """Return z + bn(z) [batch, length, d], where z is the layer's output."""
         return z + self.transform(z)
+
+
+def places(
+    anatomy: Anatomy, placement: str, leave_out: tuple[int, ...]
+) -> Iterator[tuple[LayerAnatomy, Slot]]:
+    """Iterate over the blocks that get a bottleneck, from low to high, with their layers.
+
+    Those are two in a layer with the placement ``"houlsby"``, behind attention and feed-forward
+    part, and else the second of them.
+
+    Raises:
+        SettingsError: A layer to leave out does not exist.
+    """
+    check_leave_out(leave_out, anatomy)
+    for layer in anatomy.layers:
+        if layer.index not in leave_out:
+            if placement == "houlsby":
+                yield layer, layer.attention_output
+            yield layer, layer.output

@@ -11,11 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from peftlab.encoders import Encoder, LayerAnatomy
-from peftlab.errors import SettingsError
 from peftlab.methods.sites import attention_site
 
 Gating = Literal["none", "real", "all"]
-GATINGS = ("none", "real", "all")
 
 
 class Gate(nn.Module):
@@ -43,16 +41,3 @@ class Gate(nn.Module):
         """Map x [batch, length, d] to G [batch, 1, 1]."""
         values = torch.sigmoid(self.linear(x))
         return values.mean(1, keepdim=True) if self.over == "all" else self.padding.mean(values)
-
-
-def check_gating(gate: str) -> None:
-    """Check the setting ``gate``.
-
-    Raises:
-        SettingsError: It is not known.
-    """
-    if gate not in GATINGS:
-        raise SettingsError(
-            f"gate is {gate!r}: choose 'none', 'real' (averaged over real tokens) or 'all' (over "
-            "padding too, as in the released code of UniPELT)."
-        )

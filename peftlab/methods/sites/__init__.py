@@ -11,7 +11,7 @@ from peftlab.methods.sites.attention import AttentionSite, Padding, attention_si
 from peftlab.methods.sites.embeddings import EmbeddingSite, embedding_site, shift_positions
 from peftlab.methods.sites.linear import Folded, LinearSite, fold, linear_site
 from peftlab.methods.sites.output import OutputSite, output_site
-from peftlab.methods.sites.site import Site, find, flatten, hook, parts, remove
+from peftlab.methods.sites.site import Site, bare, find, flatten, hook, parts, remove
 
 __all__ = [
     "AttentionSite",
@@ -22,6 +22,7 @@ __all__ = [
     "Padding",
     "Site",
     "attention_site",
+    "bare",
     "embedding_site",
     "find",
     "flatten",

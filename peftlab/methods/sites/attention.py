@@ -10,7 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from peftlab.encoders import Encoder, LayerAnatomy
+from peftlab.errors import SettingsError
 from peftlab.methods.sites.site import Site
+
+#: What transformers calls the ways to compute attention that are here too.
+KERNELS = ("sdpa", "eager")
 
 
 class Padding:
@@ -48,14 +52,15 @@ class AttentionSite(Site):
     the original's, with the parts that stand at them. Without prefixes the original does the work.
 
     Attributes:
+        config: The backbone's, which says at every call how attention is computed.
         prefixes: The parts.
         padding: Which tokens are real; valid from the moment this layer's attention begins.
     """
 
-    def __init__(self, original: nn.Module, *, eager: bool) -> None:
+    def __init__(self, original: nn.Module, config: Any) -> None:
         super().__init__()
         self.original: Any = original
-        self.eager = eager
+        self.config = config
         self.prefixes = nn.ModuleDict()
         self.padding = Padding()
 
@@ -65,11 +70,25 @@ class AttentionSite(Site):
         """Return what the tokens gather [batch, length, d], and where from (eager only).
 
         The weights [batch, heads, length, p + length] contain the prefixes.
+
+        Raises:
+            SettingsError: Attention is computed in a way that is not here, or heads are masked
+                where there are prefixes.
         """
+        kernel = self.config._attn_implementation
+        if kernel not in KERNELS:
+            raise SettingsError(
+                f"The encoder's attention is {kernel!r}, with which prefixes and gates do not "
+                f"work: set it to one of {', '.join(KERNELS)}."
+            )
         self.padding.note(attention_mask)
         if not self.prefixes:
             return cast(
                 tuple[Tensor, Tensor | None], self.original(hidden_states, attention_mask, **others)
+            )
+        if others.get("head_mask") is not None:
+            raise SettingsError(
+                "head_mask does not work with prefixes: leave it out, or remove the method."
             )
         found = [prefix(hidden_states) for prefix in self.prefixes.values()]
         query = self._heads(self.original.query(hidden_states))
@@ -83,7 +102,7 @@ class AttentionSite(Site):
             mask = F.pad(mask, (key.shape[2] - mask.shape[-1], 0), value=visible)
         dropout = self.original.dropout.p if self.training else 0.0
         weights = None
-        if self.eager or others.get("output_attentions"):
+        if kernel == "eager" or others.get("output_attentions"):
             scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
             if mask is not None:
                 scores = scores.masked_fill(~mask, -math.inf) if visible else scores + mask
@@ -108,8 +127,7 @@ def attention_site(encoder: Encoder, layer: LayerAnatomy) -> AttentionSite:
     """Return the site around a layer's self-attention, made now if there is none yet."""
     module = layer.attention.get()
     if not isinstance(module, AttentionSite):
-        config: Any = encoder.backbone.config
-        module = AttentionSite(module, eager=config._attn_implementation == "eager")
+        module = AttentionSite(module, encoder.backbone.config)
         module.train(module.original.training)
         layer.attention.set(module)
     return module

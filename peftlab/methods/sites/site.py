@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from peftlab.encoders import Slot
+from peftlab.encoders import Encoder, Slot
 from peftlab.errors import SettingsError
 from peftlab.methods.base import Part
 
@@ -53,6 +53,12 @@ def parts(backbone: nn.Module) -> Iterator[tuple[str, Part]]:
             yield name, module
 
 
+def bare(module: nn.Module) -> Iterator[nn.Parameter]:
+    """Iterate over the parameters of a module of the backbone that belong to no part."""
+    added = {id(p) for _, part in parts(module) for p in part.parameters()}
+    yield from (p for p in module.parameters() if id(p) not in added)
+
+
 def hook(
     backbone: nn.Module,
     *,
@@ -80,8 +86,13 @@ def hook(
         backbone.__dict__.setdefault(name, []).extend(made)
 
 
-def remove(backbone: nn.Module) -> None:
-    """Put the original modules back; what the parts had learned is gone."""
+def remove(encoder: Encoder) -> None:
+    """Put the original modules back, and give the tokens all positions back.
+
+    What the parts had learned is gone.
+    """
+    encoder.release()
+    backbone = encoder.backbone
     for slot, site in find(backbone):
         slot.set(site.original)
     backbone.__dict__.pop(DETOURS, None)
