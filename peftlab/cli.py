@@ -65,6 +65,23 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--retry", action="store_true", help="do failed runs again")
     run.set_defaults(do=_run)
 
+    cost = commands.add_parser(
+        "cost",
+        help="measure what methods cost on this machine",
+        description="Measure a training step, or a forward pass, of several methods in turns, as "
+        "ratios to the first. Weights are random where only the shape is named. Close other "
+        "programs before.",
+    )
+    cost.add_argument("encoder", metavar="ENCODER", help="a shape such as bert-base, or an encoder")
+    cost.add_argument("--methods", nargs="+", default=["full", "pfeiffer-16", "lora-8"])
+    cost.add_argument("--mode", choices=("train", "inference"), default="train")
+    cost.add_argument("--batch", type=_positive, default=8, metavar="TEXTS")
+    cost.add_argument("--length", type=_positive, default=64, metavar="TOKENS")
+    cost.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    cost.add_argument("--rounds", type=_positive, default=10)
+    cost.add_argument("--json", type=Path, metavar="FILE", help="write the record there")
+    cost.set_defaults(do=_cost)
+
     bench = commands.add_parser("bench", help="measure peftlab against other libraries")
     bench.add_argument("name", metavar="NAME")
     bench.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
@@ -107,8 +124,11 @@ def _positive(text: str) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from peftlab.experiments import Grid, open_task, read
+    from peftlab.files import read_toml
     from peftlab.results.store import Store
 
+    if read_toml(options.file).get("kind") == "cost":
+        return _run_costs(options)
     experiment = read(options.file)
     for task in experiment.tasks:  # a wrong name shall not show after hours; this reads no rows
         open_task(task.name, task.how)
@@ -138,6 +158,51 @@ def _run(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def _run_costs(options: argparse.Namespace) -> int:
+    from peftlab.costs import CostExperiment, Sweep
+    from peftlab.costs.sweep import describe
+    from peftlab.results import cost_store
+
+    sweep = Sweep(
+        CostExperiment.from_toml(options.file),
+        cost_store(options.folder),
+        report=lambda line: print(line, flush=True),
+    )
+    if options.dry_run:
+        pending = sweep.pending()
+        for plan in sweep.plans():
+            print(f"{plan.id} {'to do' if plan in pending else 'done':5} {describe(plan)}")
+        return 0
+    print(f"{sweep.work(options.limit)} cells measured, {len(sweep.pending())} left")
+    return 0
+
+
+def _cost(options: argparse.Namespace) -> int:
+    from peftlab.costs import CostExperiment, Rounds, Sweep, measure
+    from peftlab.results import cost_store
+    from peftlab.results.cost_table import text
+
+    _check_place(options.json)
+    experiment = CostExperiment(
+        name="cost",
+        kind="cost",
+        question="What do these methods cost here?",
+        encoders=[options.encoder],
+        cells=[(options.batch, options.length)],
+        modes=[options.mode],
+        methods={name: {"name": name} for name in options.methods},
+        baseline=options.methods[0],
+        precisions=[options.precision],
+        rounds=Rounds(min_rounds=max(2, options.rounds), parts=max(2, options.rounds // 2)),
+    )
+    (settings,) = Sweep(experiment, cost_store(Path())).plans()
+    record = measure(settings, experiment.rounds)
+    print(text(record))
+    if options.json is not None:
+        options.json.write_text(record.to_json(), encoding="utf-8")
+    return 0
+
+
 def _bench(options: argparse.Namespace) -> int:
     from peftlab import bench
 
@@ -156,7 +221,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 def _methods(options: argparse.Namespace) -> int:
     from peftlab import methods
-    from peftlab.encoders import SHAPES
+    from peftlab.encoders import PAPERS
     from peftlab.methods.sizes import LENGTH, sizes
 
     _check_place(options.json)
@@ -180,7 +245,7 @@ def _methods(options: argparse.Namespace) -> int:
         print(f"left out: {name}: {reason}")
     if options.json is not None:
         rows = []
-        for shape in SHAPES:
+        for shape in PAPERS:
             found, left_out = sizes(shape)
             rows += [
                 {

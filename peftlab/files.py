@@ -1,12 +1,16 @@
-"""Writing a file so that it is there whole or not at all."""
+"""Files: written so that they are there whole or not at all, and TOML read with clear errors."""
 
 from __future__ import annotations
 
 import os
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from peftlab.errors import SettingsError
 
 #: Seconds after which a temporary file has no living writer any more.
 ABANDONED = 3600
@@ -40,3 +44,20 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def read_toml(file: str | Path) -> dict[str, Any]:
+    """Read an experiment file.
+
+    Raises:
+        SettingsError: It is missing, or no valid TOML.
+    """
+    path = Path(file)
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(
+            f"The experiment file {path} cannot be read ({error.strerror}): check the path."
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"The experiment file {path} is no valid TOML: {error}.") from None

@@ -12,7 +12,7 @@ from importlib import import_module
 from peftlab.bench.row import Row
 from peftlab.errors import unknown
 
-BENCHES = {"throughput": "peftlab.bench.throughput"}
+BENCHES = {"step": "peftlab.bench.step", "throughput": "peftlab.bench.throughput"}
 
 __all__ = ["BENCHES", "Row", "get"]
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """How much more of something peftlab does than a rival, in the same run.
+    """How peftlab compares with a rival in the same run.
 
     Attributes:
         name: What was measured.
@@ -14,7 +14,7 @@ class Row(NamedTuple):
         ratio: Ours over the rival's, in ``unit``.
         low: Lower end of the 95 % interval.
         high: Upper end.
-        unit: What is compared; more is better.
+        unit: What is compared, and whether more or less of it is better.
     """
 
     name: str

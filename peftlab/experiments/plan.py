@@ -9,7 +9,6 @@ does the runs.
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -27,7 +26,7 @@ from pydantic import (
 )
 
 from peftlab import methods
-from peftlab.errors import PeftlabError, SettingsError, unknown
+from peftlab.errors import SettingsError, unknown
 from peftlab.results.record import Record, RunSettings, Strict, sentence
 from peftlab.results.selection import best_rate
 from peftlab.training.settings import TrainSettings
@@ -311,20 +310,4 @@ def read(file: str | Path) -> Experiment:
         SettingsError: The file is missing, no TOML, or says something that cannot be run; the
             sentence names file and key.
     """
-    path = Path(file)
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(
-            f"The experiment file {path} cannot be read ({error.strerror}): check the path."
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"The experiment file {path} is no valid TOML: {error}.") from None
-    try:
-        return Experiment.model_validate(data)
-    except ValidationError as error:
-        raise SettingsError(
-            f"In the experiment file {path}, {sentence(error)}; correct it."
-        ) from None
-    except PeftlabError as error:
-        raise type(error)(f"In the experiment file {path}: {error}") from None
+    return Experiment.from_toml(file)

@@ -4,6 +4,7 @@ Methods are told apart by colour and by marker (the palette is safe for colour-b
 axes bear units. Nothing is drawn that is not in the table.
 """
 
+from peftlab.plots.costs import memory, step_parts, step_time, surface
 from peftlab.plots.overview import overview
 from peftlab.plots.page import Plot
 from peftlab.plots.quality import learning_rates, scores, trade_off, transfer
@@ -15,9 +16,13 @@ __all__ = [
     "differences",
     "learning_curves",
     "learning_rates",
+    "memory",
     "overview",
     "phases",
     "scores",
+    "step_parts",
+    "step_time",
+    "surface",
     "trade_off",
     "transfer",
 ]

@@ -12,66 +12,83 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.transforms import blended_transform_factory
+from matplotlib.lines import Line2D
 
 from peftlab.errors import RecordError
 from peftlab.plots import page
 from peftlab.plots.page import Plot
 from peftlab.results.record import Record
-from peftlab.results.selection import cells, selected
+from peftlab.results.statistics import summarise
 
 COUNTS = {
     "trainable": "parameters trained",
     "stored": "parameters stored",
-    "inference": "parameters added at inference,\nunmerged",
+    "inference": "added at inference,\nunmerged",
 }
-LINE = 0.17  # inches from one label to the next
-AROUND = 1.3  # inches of a row that its title and axis take
+ROW = 0.23  # inches of a method
+AROUND = 1.5  # inches that titles, axes and legend take
 
 
-def overview(records: Sequence[Record], split: str = "test", without: Collection[str] = ()) -> Plot:
-    """Draw the score of each method against its three numbers of parameters.
+def overview(
+    records: Sequence[Record],
+    baseline: str = "full",
+    split: str = "test",
+    without: Collection[str] = (),
+) -> Plot:
+    """Draw the score of each method beside its three numbers of parameters, one row a method.
 
     Args:
-        records: Of an experiment, all rates and seeds.
+        records: Of an experiment with one encoder, all rates and seeds.
+        baseline: Label of the method that ties are told against.
         split: Split or transfer task.
         without: Labels of methods that are left out, such as ``majority``, whose distance would
             hide all differences.
 
     Returns:
-        One row of three panels for each encoder and task, with one axis of scores. A point is the
-        mean over seeds, its bar goes from the lowest to the highest seed, and the name stands at
-        the right at about the height of the point. A count of 0 stands at the left end.
+        Rows in the order of what is trained. One panel of scores for each task: the mean over seeds
+        with its 95 % interval, hollow where the method ties with the baseline, whose mean is the
+        line. Then a panel for each count, on a log scale with a place for 0.
 
     Raises:
         RecordError: There is nothing to draw.
     """
-    table = _table(records, split, without)
+    table = summarise(records, baseline, split)
+    table = table[table["trainable"].notna() & ~table["method"].isin(list(without))]
+    if table.empty:
+        raise RecordError(
+            f"There is nothing to draw: none of the {len(records)} records is of a good run of a "
+            f"method that was scored on {split!r}."
+        )
+    counts = table.groupby("method")[list(COUNTS)].max().reset_index()
+    counts = counts.sort_values([*COUNTS, "method"], ignore_index=True)
+    rows = {method: row for row, method in enumerate(counts["method"])}
     panels = page.panels(table)
-    labels = max(len(part) for _, part in panels)
-    height = AROUND + max(2.4, LINE * labels)
 
     def draw(figure: Figure, theme: dict[str, Any]) -> None:
-        styles = page.styles(list(dict.fromkeys(table["method"])))
-        grid = figure.subplots(len(panels), len(COUNTS), sharey="row", squeeze=False)
-        for axes, (where, part) in zip(grid, panels, strict=True):
-            for axis, (count, words) in zip(axes, COUNTS.items(), strict=True):
-                for line in part.itertuples():
-                    colour, marker = styles[line.method]
-                    axis.errorbar(
-                        getattr(line, count),
-                        line.mean,
-                        yerr=[[line.mean - line.lowest], [line.highest - line.mean]],
-                        fmt=marker,
-                        color=colour,
-                        capsize=2,
-                        elinewidth=1,
-                    )
-                _scale(axis, part[count])
-                axis.set_xlabel(f"{words} (log scale)")
-            axes[0].set_ylabel(f"{page.metric(part)}, {split}\n(bars: lowest to highest seed)")
-            axes[0].set_title(page.title(*where), loc="left")
-            _name(axes[-1], part, styles, gap=LINE / (height - AROUND))
+        colours = page.styles([*(page.title(*where) for where, _ in panels), *COUNTS])
+        axes = figure.subplots(1, len(panels) + len(COUNTS), sharey=True, squeeze=False)[0]
+        for axis, (where, part) in zip(axes, panels, strict=False):
+            colour, marker = colours[page.title(*where)]
+            _scores(axis, part, rows, baseline, colour, marker, theme)
+            axis.set_xlabel(f"{page.metric(part)}, {split}")
+            axis.set_title(page.title(*where).replace(", ", "\n"), fontsize="medium")
+        for axis, (count, words) in zip(axes[len(panels) :], COUNTS.items(), strict=True):
+            colour, marker = colours[count]
+            places = [rows[method] for method in counts["method"]]
+            axis.plot(counts[count], places, marker, color=colour, markersize=5)
+            _scale(axis, counts[count])
+            axis.set_xlabel(f"{words}\n(log scale)")
+        axes[0].set_yticks(range(len(rows)), list(rows))
+        axes[0].set_ylim(len(rows) - 0.5, -0.5)
+        grey = {"color": theme["ink"], "linestyle": "none", "marker": "o"}
+        keys = [
+            Line2D([], [], label=f"differs from {baseline}", **grey),
+            Line2D(
+                [], [], markerfacecolor=theme["paper"], label=f"not told from {baseline}", **grey
+            ),
+            Line2D([], [], color=theme["ink"], label=f"mean of {baseline}"),
+        ]
+        figure.legend(handles=keys, loc="outside lower center", ncols=3, frameon=False)
 
     said = "; ".join(
         f"{page.title(line.encoder, line.random_weights, line.task)}, {line.method}: "
@@ -79,37 +96,29 @@ def overview(records: Sequence[Record], split: str = "test", without: Collection
         f"{line.inference:,.0f} added at inference"
         for line in table.itertuples()
     )
-    alt = f"Score against parameters trained, stored and added at inference. {said}."
-    return page.plot(draw, table, alt, 10.5, height * len(panels))
+    alt = f"Score beside parameters trained, stored and added at inference. {said}."
+    width = 1.6 + 2.1 * (len(panels) + len(COUNTS))
+    return page.plot(draw, table, alt, width, AROUND + ROW * len(rows))
 
 
-def _table(records: Sequence[Record], split: str, without: Collection[str]) -> pd.DataFrame:
-    rows = []
-    for cell, group in cells(r for r in selected(records) if split in r.metrics).items():
-        counts, seeds = group[0].parameters, [r.score(split) for r in group]
-        if counts is None or cell.label in without:
-            continue
-        rows.append(
-            {
-                "encoder": cell.encoder,
-                "random_weights": cell.random_weights,
-                "task": cell.task,
-                "method": cell.label,
-                **{count: getattr(counts, count) for count in COUNTS},
-                "metric": group[0].main_metric,
-                "seeds": len(seeds),
-                "mean": float(np.mean(seeds)),
-                "lowest": min(seeds),
-                "highest": max(seeds),
-            }
-        )
-    if not rows:
-        raise RecordError(
-            f"There is nothing to draw: none of the {len(records)} records is of a good run of a "
-            f"method that was scored on {split!r}."
-        )
-    order = ["encoder", "random_weights", "task", "trainable", "method"]
-    return pd.DataFrame(rows).sort_values(order, ignore_index=True)
+def _scores(
+    axis: Axes,
+    part: pd.DataFrame,
+    rows: dict[str, int],
+    baseline: str,
+    colour: Any,
+    marker: str,
+    theme: dict[str, Any],
+) -> None:
+    """Draw the scores of one task."""
+    for line in part.itertuples():
+        row = rows[line.method]
+        if line.method == baseline:
+            axis.axvline(line.mean, color=theme["ink"], linewidth=1)
+        if line.low == line.low:  # not NaN
+            axis.plot([line.low, line.high], [row, row], color=colour, linewidth=1.2)
+        filled = colour if line.verdict in ("better", "worse") else theme["paper"]
+        axis.plot(line.mean, row, marker, color=colour, markerfacecolor=filled, markersize=6)
 
 
 def _scale(axis: Axes, counts: pd.Series) -> None:
@@ -121,31 +130,5 @@ def _scale(axis: Axes, counts: pd.Series) -> None:
     lowest, highest = np.floor(np.log10([positive.min(), positive.max()]))
     axis.set_xscale("symlog", linthresh=10.0**lowest, linscale=1)
     axis.set_xlim(left=-0.25 * 10.0**lowest)
-    axis.set_xticks([0, *10.0 ** np.arange(lowest, highest + 1)])
-
-
-def _name(axis: Axes, part: pd.DataFrame, styles: dict[str, tuple[Any, str]], gap: float) -> None:
-    """Write the methods' names to the right of an axis, each as near to its height as it can.
-
-    Names at their points would lie over each other where scores are close. Here they keep a gap,
-    and the sum of squared distances to the points' heights is the least that the gap allows.
-    """
-    from sklearn.isotonic import isotonic_regression
-
-    low, high = axis.get_ylim()
-    axis.set_ylim(low, high)  # from here on fixed
-    part = part.sort_values(["mean", "inference", "method"])
-    steps = gap * np.arange(len(part))
-    wanted = (part["mean"].to_numpy() - low) / (high - low) - steps
-    heights = isotonic_regression(wanted, y_min=0, y_max=max(0.0, 1 - steps[-1])) + steps
-    beside = blended_transform_factory(axis.transAxes, axis.transAxes)
-    right = axis.get_xlim()[1]
-    axis.set_xlim(right=right)
-    for line, height in zip(part.itertuples(), heights, strict=True):
-        colour, marker = styles[line.method]
-        thin = {"color": colour, "linewidth": 0.7, "alpha": 0.6, "clip_on": False}
-        at = (line.mean - low) / (high - low)
-        axis.plot([line.inference, right], [line.mean, line.mean], **thin, zorder=1)
-        axis.plot([1, 1.05], [at, height], transform=beside, **thin)
-        axis.plot(1.08, height, marker, color=colour, transform=beside, clip_on=False, markersize=5)
-        axis.text(1.12, height, line.method, transform=beside, va="center", fontsize="small")
+    step = max(1, round((highest - lowest) / 3))
+    axis.set_xticks([0, *10.0 ** np.arange(lowest, highest + 1, step)])

@@ -12,7 +12,7 @@ from peftlab.results.record import (
 )
 from peftlab.results.selection import best_rate, selected
 from peftlab.results.statistics import Interval, bootstrap, difference, score, summarise
-from peftlab.results.store import Store, book_results, frame
+from peftlab.results.store import Store, book_results, cost_store, frame
 
 __all__ = [
     "CurvePoint",
@@ -28,6 +28,7 @@ __all__ = [
     "best_rate",
     "book_results",
     "bootstrap",
+    "cost_store",
     "difference",
     "frame",
     "score",

@@ -5,9 +5,14 @@ It draws on records alone and repeats what the statistics say; it measures nothi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from peftlab.results.cost_table import MEMORY as PARTS_OF_MEMORY
+from peftlab.results.cost_table import comparison
+from peftlab.results.costs import CostRecord
 from peftlab.results.record import Record
 from peftlab.results.statistics import summarise
 
@@ -15,18 +20,28 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 NOTHING = "no record yet"
-#: What a card of a method must one day say, and no record says so far.
-NOT_MEASURED = ("training time, ratio to full fine-tuning", "training memory", "inference latency")
+STEP = "time of a training step, ratio"
+MEMORY = "memory of a training step"
+FORWARD = "time of a forward pass, median and 95th percentile"
+#: Property, where, method, value.
+Row = tuple[str, str, str, str]
 BYTES = 4  # a parameter is stored in fp32
 
 
-def card(records: Iterable[Record], label: str, baseline: str = "full") -> DataFrame:
+def card(
+    records: Iterable[Record],
+    label: str,
+    baseline: str = "full",
+    costs: Iterable[CostRecord] = (),
+) -> DataFrame:
     """Return the card of a method.
 
     Args:
         records: Of an experiment, all methods, rates and seeds.
         label: What the experiment calls the method.
         baseline: Label of the method to compare with.
+        costs: Records of cost; of each encoder and processor the largest cell counts, and for a
+            forward pass a single text, too.
 
     Returns:
         One row a property: ``property``, ``on`` (the task and encoder), and one column for each of
@@ -38,7 +53,7 @@ def card(records: Iterable[Record], label: str, baseline: str = "full") -> DataF
     columns = ["property", "on", label] + ([baseline] if baseline != label else [])
     table = summarise(records, baseline)
     table = table[~table["random_weights"].astype(bool) & table["method"].isin(columns[2:])]
-    rows: list[tuple[str, str, str, str]] = []  # property, on, method, value
+    rows: list[Row] = []
     for line in table.itertuples():
         place = f"{line.task}, {line.encoder.rpartition('/')[2]}"
         score = f"{line.mean:.3f}"
@@ -57,6 +72,10 @@ def card(records: Iterable[Record], label: str, baseline: str = "full") -> DataF
             stored = f"{line.stored * BYTES / 1e6:,.2f} MB"
             rows.append(("stored in fp32, without the head", name, line.method, stored))
     keys = dict.fromkeys((what, place) for what, place, _, _ in rows)
+    order = sorted(keys, key=lambda key: key[1], reverse=True) or [("score", "")]
+    rows += (priced := _costs(costs, columns[2:]))
+    priced += [(what, "", label, NOTHING) for what in (STEP, MEMORY, FORWARD) if _lacks(rows, what)]
+    order += dict.fromkeys((what, place) for what, place, _, _ in priced)
     values = {(what, place, method): value for what, place, method, value in rows}
     found = [
         {"property": what, "on": place}
@@ -67,11 +86,45 @@ def card(records: Iterable[Record], label: str, baseline: str = "full") -> DataF
             )
             for method in columns[2:]
         }
-        for what, place in sorted(keys, key=lambda key: key[1], reverse=True)
-    ]
-    if not found:
-        found = [{"property": "score", "on": ""} | dict.fromkeys(columns[2:], NOTHING)]
-    found += [
-        {"property": what, "on": ""} | dict.fromkeys(columns[2:], NOTHING) for what in NOT_MEASURED
+        for what, place in order
     ]
     return pd.DataFrame(found, columns=columns)
+
+
+def _costs(records: Iterable[CostRecord], labels: Sequence[str]) -> list[Row]:
+    """Return the rows of what methods cost."""
+    known = sorted(
+        (r for r in records if r.settings.device != "meta"),
+        key=lambda r: (r.settings.tokens, r.settings.length),
+    )
+    largest = {_where(r): r for r in known}
+    single = {(_where(r), 1): r for r in known if r.settings.batch == 1}
+    rows: list[Row] = []
+    for record in {r.id: r for r in (*single.values(), *largest.values())}.values():
+        settings, timings = record.settings, comparison(record)
+        place = (
+            f"{settings.encoder}, {settings.batch} × {settings.length} tokens, "
+            f"{settings.precision}, {settings.processor}"
+        )
+        for label in labels:
+            candidate = record.candidates.get(label)
+            if candidate is None or timings is None or not candidate.seconds:
+                continue
+            if settings.mode == "inference":
+                median, late = np.percentile(candidate.seconds, [50, 95])
+                rows.append((FORWARD, place, label, f"{1e3 * median:.3g} ms, {1e3 * late:.3g} ms"))
+            elif record is largest[_where(record)]:
+                ratio = timings.ratio(label)
+                told = "1" if label == settings.baseline else str(ratio)
+                rows.append((STEP, place, label, f"{told}{' tie' * ratio.tie}"))
+                size = sum(candidate.memory[part] for part in PARTS_OF_MEMORY)
+                rows.append((MEMORY, place, label, f"{size / 1e6:,.0f} MB"))
+    return rows
+
+
+def _where(record: CostRecord) -> tuple[str, str, str]:
+    return record.settings.encoder, record.settings.mode, record.settings.processor
+
+
+def _lacks(rows: Iterable[Row], what: str) -> bool:
+    return all(row[0] != what for row in rows)

@@ -11,7 +11,8 @@ import hashlib
 import json
 import math
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AwareDatetime,
@@ -26,7 +27,8 @@ from pydantic import (
     model_validator,
 )
 
-from peftlab.errors import RecordError
+from peftlab.errors import PeftlabError, RecordError, SettingsError
+from peftlab.files import read_toml
 
 Status = Literal["ok", "failed", "oom"]
 Metrics = dict[str, float]
@@ -43,6 +45,24 @@ class Strict(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
+    @classmethod
+    def from_toml(cls, file: str | Path) -> Self:
+        """Read and check a file that people write.
+
+        Raises:
+            SettingsError: The file is missing, no TOML, or says something that cannot be run; the
+                sentence names file and key.
+        """
+        data = read_toml(file)
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise SettingsError(
+                f"In the experiment file {file}, {sentence(error)}; correct it."
+            ) from None
+        except PeftlabError as error:
+            raise type(error)(f"In the experiment file {file}: {error}") from None
+
 
 class RunSettings(Strict):
     """What decides a run. Equal settings are the same run and have the same id.
@@ -53,9 +73,10 @@ class RunSettings(Strict):
             can be computed before anything is loaded.
         random_weights: Whether the encoder's weights were drawn, not loaded (a control).
         task: Name of the task trained on.
-        task_options: How it was opened, beyond its name (kind and fields of a user's own data); of
-            several tasks that were learnt together ``of``, their names, with ``temperature`` and
-            their ``limits`` by name where there are some.
+        task_options: How it was opened, beyond its name (kind and fields of a user's own data), and
+            ``draws``, how rows were drawn where ``limits`` does not say it; of several tasks that
+            were learnt together ``of``, their names, with ``temperature`` and their ``limits`` and
+            ``options`` by name where there are some.
         limits: Rows asked for by split; a split that is missing here is used whole.
         model_options: What the model was built with beyond the usual: ``attention``, ``pooling``,
             ``dropout``, and ``seed`` where it is not the training's; of a model that was trained
@@ -160,7 +181,47 @@ def now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
-class Record(Strict):
+class Kept(Strict):
+    """What is kept as one JSON file, ``<experiment>/<id>.json``.
+
+    Attributes:
+        id: Decided by what was asked for.
+        experiment: Name of the experiment file, "" for what was done on its own.
+    """
+
+    id: RunId
+    experiment: str = ""
+
+    def to_json(self) -> str:
+        """Write the record as JSON, one top-level key a line."""
+        data = self.model_dump(mode="json")
+        lines = (
+            f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False, allow_nan=False)}"
+            for key, value in data.items()
+        )
+        return "{\n" + ",\n".join(lines) + "\n}\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, source: str = "record") -> Self:
+        """Read and check a record.
+
+        Args:
+            text: The JSON.
+            source: What to call it in the error, usually the file name.
+
+        Raises:
+            RecordError: It is not JSON, or not a record.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise RecordError(
+                f"{source} is damaged or no record: {sentence(error)}; restore it from version "
+                "control, or delete it and run its experiment again."
+            ) from None
+
+
+class Record(Kept):
     """One run.
 
     Attributes:
@@ -250,34 +311,6 @@ class Record(Strict):
             raise RecordError(
                 f"Record {self.id} (status {self.status}) has no {self.main_metric or 'score'} "
                 f"on {split!r}: use one of {sorted(self.metrics) or 'none'}."
-            ) from None
-
-    def to_json(self) -> str:
-        """Write the record as JSON, one top-level key a line."""
-        data = self.model_dump(mode="json")
-        lines = (
-            f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False, allow_nan=False)}"
-            for key, value in data.items()
-        )
-        return "{\n" + ",\n".join(lines) + "\n}\n"
-
-    @classmethod
-    def from_json(cls, text: str | bytes, source: str = "record") -> Record:
-        """Read and check a record.
-
-        Args:
-            text: The JSON.
-            source: What to call it in the error, usually the file name.
-
-        Raises:
-            RecordError: It is not JSON, or not a record.
-        """
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            raise RecordError(
-                f"{source} is damaged or no record: {sentence(error)}; restore it from version "
-                "control, or delete it and run its experiment again."
             ) from None
 
     def replaced(self, **changes: Any) -> Record:

@@ -6,11 +6,12 @@ A record is written whole or not at all, and never silently replaced by a differ
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from peftlab.errors import RecordError
 from peftlab.files import replacing
-from peftlab.results.record import Record
+from peftlab.results.costs import CostRecord
+from peftlab.results.record import Kept, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,17 +20,21 @@ if TYPE_CHECKING:
 
 ALONE = "single-runs"
 
+R = TypeVar("R", bound=Kept)
 
-class Store:
-    """A folder of records.
+
+class Store(Generic[R]):
+    """A folder of records of one kind.
 
     Args:
         folder: Made when the first record is saved. A run without an experiment goes to
             ``single-runs``.
+        kind: Class of the records.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, kind: type[R] = Record) -> None:  # type: ignore[assignment]
         self.folder = Path(folder)
+        self.kind = kind
 
     def path(self, experiment: str, run_id: str) -> Path:
         """Return where a record is or would be."""
@@ -39,7 +44,7 @@ class Store:
         """Say whether a run is recorded, whatever its status."""
         return self.path(experiment, run_id).is_file()
 
-    def save(self, record: Record, *, overwrite: bool = False) -> Path:
+    def save(self, record: R, *, overwrite: bool = False) -> Path:
         """Write a record: temporary file, fsync, rename.
 
         Args:
@@ -65,7 +70,7 @@ class Store:
             temporary.write_text(text, encoding="utf-8")
         return path
 
-    def load(self, experiment: str, run_id: str) -> Record:
+    def load(self, experiment: str, run_id: str) -> R:
         """Read one record.
 
         Raises:
@@ -74,35 +79,17 @@ class Store:
         path = self.path(experiment, run_id)
         if not path.is_file():
             raise RecordError(f"There is no record {path}: run its experiment first.")
-        return read(path)
+        return read(path, self.kind)
 
-    def load_all(self, experiment: str | None = None) -> list[Record]:
+    def load_all(self, experiment: str | None = None) -> list[R]:
         """Read the records of one experiment, or all, in order of experiment and id.
 
         Raises:
             RecordError: One of them is damaged; the sentence names the file.
         """
         pattern = f"{experiment or ALONE}/*.json" if experiment is not None else "*/*.json"
-        return [read(path) for path in sorted(self.folder.glob(pattern)) if _visible(path)]
-
-    def frame(self, experiment: str | None = None, **wanted: object) -> DataFrame:
-        """Return records as a table; see :func:`frame`.
-
-        Args:
-            experiment: Name, or None for all.
-            wanted: Column → value that it must have, for example ``task="glue/sst2"``.
-
-        Raises:
-            RecordError: A record is damaged, or there is no such column.
-        """
-        table = frame(self.load_all(experiment))
-        for column, value in wanted.items():
-            if column not in table:
-                raise RecordError(
-                    f"The table of records has no column {column!r}; it has {', '.join(table)}."
-                )
-            table = table[table[column] == value]
-        return table.reset_index(drop=True)
+        paths = filter(_visible, sorted(self.folder.glob(pattern)))
+        return [read(path, self.kind) for path in paths]
 
 
 def frame(records: Iterable[Record]) -> DataFrame:
@@ -156,7 +143,7 @@ def processor(record: Record) -> str:
     return str(record.machine.get("cpu", ""))
 
 
-def read(path: Path) -> Record:
+def read(path: Path, kind: type[R]) -> R:
     """Read one file, checking that it is named after the record that it holds.
 
     Raises:
@@ -166,10 +153,15 @@ def read(path: Path) -> Record:
         text = path.read_bytes()
     except OSError as error:
         raise RecordError(f"{path} cannot be read ({error.strerror}): check the file.") from None
-    record = Record.from_json(text, str(path))
+    record = kind.from_json(text, str(path))
     if path.stem != record.id:
         raise RecordError(f"{path} holds the record {record.id}: rename the file to its id.")
     return record
+
+
+def cost_store(results: str | Path) -> Store[CostRecord]:
+    """Return the records of cost in a folder of results; they lie apart, in ``cost``."""
+    return Store(Path(results) / "cost", CostRecord)
 
 
 def book_results(start: str | Path | None = None) -> Path:

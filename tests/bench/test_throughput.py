@@ -36,7 +36,7 @@ def test_every_rival_is_compared(small):
     ]
     for row in rows:
         assert 0 < row.low <= row.ratio <= row.high
-        assert row.unit == "examples/s"
+        assert row.unit == "examples/s, more is better"
 
 
 def test_all_candidates_do_the_same_steps(small, monkeypatch):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from peftlab.costs import CostExperiment
 from peftlab.errors import PeftlabError, SettingsError
 from peftlab.experiments import read
 from peftlab.results.record import Record
@@ -153,8 +154,14 @@ def test_a_missing_file_is_named(tmp_path):
 
 @pytest.mark.parametrize("file", sorted(BOOK.glob("*.toml")), ids=lambda f: f.stem)
 def test_the_files_of_the_book_can_be_run(file):
-    if "[methods]" not in file.read_text():
+    text = file.read_text()
+    if "[methods]" not in text:
         pytest.skip("a pretraining recipe, which its own tests read")
+    if 'kind = "cost"' in text:
+        costs = CostExperiment.from_toml(file)
+        assert costs.name == file.stem
+        assert len({plan.id for plan in costs.plans("cpu", "a processor", 1)}) > 1
+        return
     experiment = read(file)
     assert experiment.name == file.stem
     assert len({r.id for c in experiment.cells() for r in c.tuning_runs()}) > 1

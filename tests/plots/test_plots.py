@@ -156,27 +156,31 @@ def test_thirty_methods_differ_in_colour_and_marker_too():
     assert len(set(page.styles([f"method {i}" for i in range(100)]).values())) == 100
 
 
-def test_overview_has_one_point_a_method_at_its_three_counts():
+def test_overview_has_one_row_a_method_with_its_scores_and_counts():
     plot = plots.overview(
-        [*MANY, record("majority", rate=None, accuracy=0.5)], without=["majority"]
+        [*MANY, record("majority", rate=None, accuracy=0.5)], "method-05", without=["majority"]
     )
     assert len(plot.table) == 30
-    axes = plot.figure.get_axes()
-    assert len(axes) == 3
-    assert len({axis.get_ylim() for axis in axes}) == 1
-    for axis, count in zip(axes, ("trainable", "stored", "inference"), strict=True):
-        points = {
-            (float(c.lines[0].get_xdata()[0]), float(c.lines[0].get_ydata()[0]))
-            for c in axis.containers
-        }
-        assert points == set(zip(plot.table[count].astype(float), plot.table["mean"], strict=True))
+    scores, *counts = plot.figure.get_axes()
+    names = [text.get_text() for text in scores.get_yticklabels()]
+    table = plot.table.set_index("method").loc[names]
+    assert table["trainable"].is_monotonic_increasing
+    points = [line for line in scores.lines if line.get_marker() not in ("None", "")]
+    assert {(float(p.get_xdata()[0]), int(p.get_ydata()[0])) for p in points} == {
+        (mean, row) for row, mean in enumerate(table["mean"])
+    }
+    paper = page.THEMES["light"]["paper"]
+    hollow = {int(p.get_ydata()[0]) for p in points if p.get_markerfacecolor() == paper}
+    verdicts = table["verdict"].isin(["better", "worse"])
+    assert hollow == {row for row, differs in enumerate(verdicts) if not differs}
+    assert 0 < len(hollow) < 30
+    for axis, count in zip(counts, ("trainable", "stored", "inference"), strict=True):
+        assert axis.get_ylim() == scores.get_ylim()
+        (line,) = axis.lines
+        assert list(line.get_xdata()) == list(table[count])
+        assert list(line.get_ydata()) == list(range(30))
         low, high = axis.get_xlim()
-        assert all(low < x < high for x, _ in points)
-    bars = [c.lines[2][0].get_segments()[0] for c in axes[0].containers]
-    for bar, row in zip(bars, plot.table.itertuples(), strict=True):
-        assert bar[:, 1] == pytest.approx([row.lowest, row.highest])
-    first = plot.table.set_index("method").loc["method-00"]
-    assert (first["lowest"], first["highest"]) == pytest.approx((0.86, 0.868))
+        assert all(low < x < high for x in line.get_xdata())
     assert "method-12: 0." in plot.alt
 
 
@@ -185,13 +189,11 @@ def test_names_in_the_overview_do_not_overlap(records):
     plot = plots.overview(records)
     for figure in plot.figures.values():
         renderer = RendererAgg(figure.bbox.width, figure.bbox.height, figure.dpi)
-        boxes = [
-            text.get_window_extent(renderer) for axis in figure.get_axes() for text in axis.texts
-        ]
-        assert len(boxes) == len(plot.table)
+        texts = figure.get_axes()[0].get_yticklabels()
+        boxes = [text.get_window_extent(renderer) for text in texts]
+        assert len(boxes) == plot.table["method"].nunique()
         for i, box in enumerate(boxes):
             assert not any(box.overlaps(other) for other in boxes[:i])
-            assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
 
 
 def test_transfer_averages_over_seeds_and_keeps_their_range():

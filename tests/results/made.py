@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
 
+from peftlab.results.costs import Candidate, CostRecord, CostSettings, Flops
 from peftlab.results.record import (
     CurvePoint,
     EvaluationPoint,
@@ -95,3 +97,46 @@ def grid() -> list[Record]:
                 for seed in (0, 1, 2)
             ]
     return made
+
+
+#: Methods of the made records of cost, and how long a step of each takes.
+METHODS = ("full", "slow", "lora", "tie", "full again")
+SPEED = {"full": 1.0, "slow": 1.3, "lora": 0.7, "tie": 1.0, "full again": 1.0}
+
+
+def candidate(label: str, size: float, timed: bool = True) -> Candidate:
+    ms = size * SPEED[label]
+    noise = random.Random(label)
+    samples = [ms * noise.gauss(1, 0.02) / 1000 for _ in range(12)]
+    return Candidate(
+        parameters=Parameters(trainable=10, stored=10, inference=0, head=2, backbone=100),
+        flops=Flops(
+            counted_forward=int(100 * size),
+            counted_backward=int(200 * size * SPEED[label]),
+            forward=int(100 * size),
+            activation_gradient=int(100 * size),
+            weight_gradient=0,
+            hugging_face=600,
+        ),
+        seconds=samples if timed else [],
+        warmup=[0.1] if timed else [],
+        phases={"forward": [0.3 * ms], "backward": [0.6 * ms], "optimiser": [0.1 * ms]},
+        activation=[0.5 * ms],
+        memory={"weights": 10**6, "gradients": 2 * 10**6, "optimiser": 10**6, "activations": 10**6},
+    )
+
+
+def cost_record(batch: int = 8, timed: bool = True, encoder: str = "bert-base") -> CostRecord:
+    """A measured cell whose ratios are known."""
+    settings = CostSettings(
+        encoder=encoder,
+        batch=batch,
+        length=32,
+        methods={label: {"name": "full"} for label in METHODS},
+        processor="a processor",
+    )
+    return CostRecord(
+        id=settings.id,
+        settings=settings,
+        candidates={label: candidate(label, batch, timed) for label in METHODS},
+    )

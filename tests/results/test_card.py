@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from peftlab.results.card import NOT_MEASURED, NOTHING, card
+from peftlab.results.card import FORWARD, MEMORY, NOTHING, STEP, card
 from peftlab.results.statistics import summarise
-from tests.results.made import grid
+from tests.results.made import cost_record, grid
 
 
 def test_scores_and_differences_are_those_of_the_summary():
@@ -25,7 +25,7 @@ def test_scores_and_differences_are_those_of_the_summary():
 
 def test_what_is_not_recorded_is_called_missing():
     table = card([], "lora-8")
-    assert list(table["property"]) == ["score", *NOT_MEASURED]
+    assert list(table["property"]) == ["score", STEP, MEMORY, FORWARD]
     assert set(table["lora-8"]) == {NOTHING}
 
 
@@ -33,3 +33,13 @@ def test_the_baseline_has_a_card_too():
     table = card(grid(), "full")
     assert list(table.columns) == ["property", "on", "full"]
     assert not table["property"].str.startswith("difference").any()
+
+
+def test_what_was_measured_stands_there_and_the_rest_is_missing():
+    table = card(grid(), "lora", costs=[cost_record(8), cost_record(32), cost_record(2)])
+    step = table[table["property"] == STEP]
+    assert list(step["on"]) == ["bert-base, 32 × 32 tokens, fp32, a processor"]
+    assert step["lora"].item().startswith("0.7")
+    assert step["full"].item() == "1 tie"
+    assert table[table["property"] == MEMORY]["lora"].item() == "5 MB"
+    assert table[table["property"] == FORWARD]["lora"].item() == NOTHING

@@ -1,0 +1,202 @@
+"""One cell measured: every method built on one backbone, counted, weighed and timed in turns."""
+
+from __future__ import annotations
+
+import os
+import random
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from pydantic import JsonValue
+
+from peftlab.costs.plan import Rounds
+from peftlab.costs.step import Pass, build, random_batch
+from peftlab.encoders import SHAPES, Encoder, load_encoder, shape
+from peftlab.errors import OutOfMemoryError
+from peftlab.methods.work import work
+from peftlab.models import Model, summary
+from peftlab.results.costs import MERGED, Candidate, CostRecord, CostSettings, Flops
+from peftlab.results.record import Git, Parameters
+from peftlab.tasks.heads import Head
+from peftlab.timing import cost, energy, flops, machine, memory
+from peftlab.timing.capacity import out_of_memory, release
+from peftlab.timing.ceilings import ceilings
+from peftlab.timing.marks import Marks
+
+SEED = 0
+
+
+@dataclass
+class _Ready:
+    """A method that is built, with what is known of it before it is timed."""
+
+    run: Pass
+    found: dict[str, Any]
+
+
+def measure(
+    settings: CostSettings, rounds: Rounds | None = None, experiment: str = ""
+) -> CostRecord:
+    """Measure one cell.
+
+    Args:
+        settings: The cell and its methods.
+        rounds: How long is measured.
+        experiment: Name of the experiment file.
+
+    Returns:
+        The record. A method that did not fit into memory has an error in it and no times.
+
+    Raises:
+        OutOfMemoryError: The baseline does not fit.
+        TimingError: Other processes use the GPU.
+    """
+    rounds = rounds or Rounds()
+    device = torch.device(settings.device)
+    if device.type == "cuda":
+        machine.refuse_shared()
+    before = machine.describe() | {"load_average": os.getloadavg()[0]}
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(SEED)
+        encoder = _encoder(settings, device)
+        ready, failed = _prepare(settings, encoder)
+        if settings.baseline in failed:
+            raise OutOfMemoryError(
+                f"The baseline {settings.baseline!r} cannot be measured on {settings.batch} × "
+                f"{settings.length} tokens ({failed[settings.baseline].error}); choose a smaller "
+                "cell."
+            )
+        joules = {} if device.type == "meta" else _time(settings, ready, rounds)
+    return CostRecord(
+        id=settings.id,
+        experiment=experiment,
+        settings=settings,
+        candidates={
+            label: failed[label] if label in failed else Candidate(**ready[label].found)
+            for label in settings.methods
+        },
+        joules=joules,
+        ceilings={} if device.type == "meta" else ceilings(device).as_dict(),
+        machine=before | {"after": machine.clocks()},
+        versions=machine.versions(),
+        git=Git(**machine.git()),
+    )
+
+
+def _encoder(settings: CostSettings, device: torch.device) -> Encoder:
+    """Build the backbone that all methods share, on its device."""
+    if settings.encoder in SHAPES:
+        # what has no values cannot be asked whether it is padded; eager attention does not ask, and
+        # has the same products
+        attention = "eager" if device.type == "meta" else settings.attention
+        encoder = shape(settings.encoder, settings.device, attention)
+    else:
+        encoder = load_encoder(settings.encoder, attention=settings.attention)
+        backbone: Any = encoder.backbone
+        backbone.to(device)
+    if settings.checkpointing:
+        encoder.recompute()
+    return encoder
+
+
+def _prepare(
+    settings: CostSettings, encoder: Encoder
+) -> tuple[dict[str, _Ready], dict[str, Candidate]]:
+    """Build, count and weigh every method; return those that fit, and why others do not."""
+    batch = random_batch(encoder, settings.batch, settings.length)
+    ready, failed = {}, {}
+    for label, entry in settings.methods.items():
+        try:
+            model = build(encoder, entry, SEED)
+            found: dict[str, Any] = {"parameters": Parameters(**_sizes(model))}
+            if settings.mode == "inference":
+                model.flatten()
+            if label.endswith(MERGED):
+                model.merge()
+            run = Pass(model, batch, settings.precision)
+            found["flops"] = _flops(settings, run, merged=label.endswith(MERGED))
+            if settings.device != "meta" and settings.mode == "train":
+                found["memory"] = memory.split(run.forward, run.optimiser, model).as_dict()
+            ready[label] = _Ready(run, found)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            release(error)
+            failed[label] = Candidate(error=str(error).splitlines()[0])
+    return ready, failed
+
+
+def _sizes(model: Model) -> dict[str, int]:
+    """Return the parameters of a model as a record has them."""
+    counted = summary(model)
+    return {name: getattr(counted, name) for name in Parameters.model_fields}
+
+
+def _time(settings: CostSettings, ready: dict[str, _Ready], rounds: Rounds) -> dict[str, JsonValue]:
+    """Time the methods in turns, put the samples into what was found, and return the energy."""
+    training = settings.mode == "train"
+    calls = {label: r.run if training else r.run.infer for label, r in ready.items()}
+    with energy.meter(settings.device) as meter:
+        timed = cost(
+            calls,
+            settings.baseline,
+            warmup=rounds.warmup,
+            min_rounds=rounds.min_rounds,
+            min_seconds=rounds.min_seconds,
+        )
+    for label, each in ready.items():
+        each.found |= {
+            "seconds": list(timed.seconds[label]),
+            "warmup": list(timed.warmup[label]),
+            "busy": timed.busy[label],
+        }
+    if training:
+        _take_apart(ready, settings.baseline, rounds)
+    return meter.as_dict()
+
+
+def _take_apart(ready: dict[str, _Ready], baseline: str, rounds: Rounds) -> None:
+    """Note when the phases of a step end, and time steps without the weights' gradients."""
+    order = random.Random(SEED)
+    marks = {label: Marks(each.run.model.device) for label, each in ready.items()}
+    for _ in range(rounds.parts):
+        for label in order.sample(list(ready), len(ready)):
+            ready[label].run.marks = marks[label]
+            ready[label].run()
+            ready[label].run.marks = None
+    activation = cost(
+        {label: each.run.activation for label, each in ready.items()},
+        baseline,
+        warmup=1,
+        min_rounds=rounds.parts,
+        min_seconds=0,
+    )
+    for label, each in ready.items():
+        each.found["phases"] = marks[label].seconds()
+        each.found["activation"] = list(activation.seconds[label])
+
+
+def _flops(settings: CostSettings, run: Pass, *, merged: bool) -> Flops:
+    """Count a call and work it out in closed form."""
+    training, model = settings.mode == "train", run.model
+    counted = flops.count(run.forward if training else run.infer)
+    run.optimiser.zero_grad(set_to_none=True)
+    closed = work(
+        model.encoder.anatomy,
+        None if merged else model.method,
+        settings.batch,
+        settings.length,
+        head=cast(Head, model.head),
+        training=training,
+        # on a CPU attention with dropout is two products; a GPU has a kernel for it
+        kernel="fused" if settings.device == "cuda" and settings.attention == "sdpa" else "math",
+    )
+    return Flops(
+        counted_forward=counted.forward,
+        counted_backward=counted.backward,
+        forward=closed.forward,
+        activation_gradient=closed.activation_gradient,
+        weight_gradient=closed.weight_gradient,
+        hugging_face=flops.hf_total_flos(model, settings.tokens) if training else None,
+    )

@@ -1,0 +1,161 @@
+"""One training step or one forward pass of a model on a fixed batch, as something to be timed.
+
+The step is the one of :mod:`peftlab.training.loop`: the same optimiser, the same clipping, the same
+autocast; what a loop does around it (rows, padding, curves) is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from peftlab.models import Model
+from peftlab.models import model as build_model
+from peftlab.tasks import task
+from peftlab.training.loop import optimiser_for, penalised, penalty
+from peftlab.training.precision import Resolved, autocast
+from peftlab.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from peftlab.encoders import Encoder
+    from peftlab.methods import Method
+    from peftlab.timing.marks import Marks
+
+Batch = dict[str, Any]
+
+#: Gives the head its size: two classes. No row of it is read.
+TASK = "pocket/sentiment"
+#: AdamW does all its work and moves nothing.
+TINY = 1e-12
+
+
+def build(encoder: Encoder, method: Method | str | Mapping[str, Any], seed: int = 0) -> Model:
+    """Build a model beside others on one frozen backbone.
+
+    Tensors that the method leaves frozen are those of ``encoder``; those of the encoder that it
+    trains are copies. So many models take little more memory than one.
+
+    Args:
+        encoder: Stays as it is.
+        method: Settings, or the name of a preset.
+        seed: Decides the method's and the head's weights.
+    """
+    shared = {id(parameter) for parameter in encoder.backbone.parameters()}
+    model = build_model(encoder.twin(), task(TASK), method, seed=seed)
+    for module in model.backbone.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) in shared and parameter.requires_grad:
+                setattr(module, name, nn.Parameter(parameter.detach().clone()))
+    encoder.backbone.requires_grad_(False)
+    return model
+
+
+def random_batch(encoder: Encoder, batch: int, length: int, seed: int = 0) -> Batch:
+    """Draw a batch without padding.
+
+    Args:
+        encoder: Decides words and device.
+        batch: Texts.
+        length: Tokens of each.
+        seed: Of the draw.
+
+    Returns:
+        ``input_ids`` and ``attention_mask`` [batch, length], ``labels`` [batch].
+    """
+    device = next(encoder.backbone.parameters()).device
+    draws = torch.Generator().manual_seed(seed)
+    words = torch.randint(5, encoder.anatomy.vocab_size, (batch, length), generator=draws)
+    labels = torch.randint(2, (batch,), generator=draws)
+    inputs = {"input_ids": words, "attention_mask": torch.ones_like(words), "labels": labels}
+    return {name: tensor.to(device) for name, tensor in inputs.items()}
+
+
+class Pass:
+    """A model on a batch: calling it does one training step, and notes when its phases end.
+
+    Args:
+        model: Is trained by the calls, at a rate so small that every call is like the first.
+        batch: As the model takes it.
+        precision: Of the forward pass.
+        marks: Notes the ends of the phases ``forward``, ``backward`` and ``optimiser``.
+    """
+
+    def __init__(
+        self, model: Model, batch: Batch, precision: Resolved = "fp32", marks: Marks | None = None
+    ) -> None:
+        self.model, self.batch, self.precision, self.marks = model, batch, precision, marks
+        self.settings = TrainSettings(learning_rate=TINY)
+        self.optimiser = optimiser_for(model, self.settings)
+        self.trained = [p for group in self.optimiser.param_groups for p in group["params"]]
+        self.penalised = penalised(model)
+        self._lowest: nn.Parameter | None = None
+
+    def __call__(self) -> None:
+        """Do one step: forward, backward, clipping and AdamW."""
+        self._mark("start")
+        loss = self.forward()
+        self._mark("forward")
+        loss.backward()
+        self._mark("backward")
+        self.update()
+        self._mark("optimiser")
+
+    def forward(self) -> Tensor:
+        """Return the loss of the batch, in training mode."""
+        self.model.train()
+        with autocast(self.precision, self.model.device):
+            loss: Tensor = self.model(self.batch).loss + penalty(self.penalised)
+        return loss
+
+    def update(self) -> None:
+        """Clip the gradients, do AdamW's step and forget the gradients."""
+        if self.settings.max_grad_norm:
+            nn.utils.clip_grad_norm_(self.trained, self.settings.max_grad_norm)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+
+    def activation(self) -> None:
+        """Do the forward pass and take the gradient of the lowest trained tensor alone.
+
+        Autograd then computes the activation gradients on the way there and no other weight's
+        gradient. The lowest one is that which a backward pass reaches last, a table of embeddings
+        excepted.
+        """
+        if self._lowest is None:
+            self._lowest = self._find_lowest()
+        torch.autograd.grad(self.forward(), self._lowest)
+
+    @torch.no_grad()
+    def infer(self) -> Tensor:
+        """Return the logits, in evaluation mode, with nothing kept for a backward pass."""
+        self.model.eval()
+        inputs = {name: value for name, value in self.batch.items() if name != "labels"}
+        with autocast(self.precision, self.model.device):
+            logits: Tensor = self.model(inputs).logits
+        return logits
+
+    def _mark(self, name: str) -> None:
+        if self.marks is not None:
+            self.marks(name)
+
+    def _find_lowest(self) -> nn.Parameter:
+        tables = {
+            id(parameter)
+            for module in self.model.modules()
+            if isinstance(module, nn.Embedding)
+            for parameter in module.parameters()
+        }
+        reached: list[nn.Parameter] = []
+        hooks = [
+            parameter.register_post_accumulate_grad_hook(reached.append)
+            for parameter in self.trained
+            if id(parameter) not in tables
+        ]
+        self.forward().backward()
+        for hook in hooks:
+            hook.remove()
+        self.optimiser.zero_grad(set_to_none=True)
+        return reached[-1]

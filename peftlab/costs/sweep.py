@@ -1,0 +1,86 @@
+"""Measuring the cells of a cost experiment, one after the other, each recorded as it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from peftlab.costs.measure import measure
+from peftlab.costs.plan import CostExperiment
+from peftlab.errors import SettingsError
+from peftlab.results.cost_table import text
+from peftlab.results.costs import CostRecord, CostSettings
+from peftlab.results.store import Store
+from peftlab.timing import machine
+
+
+@dataclass
+class Sweep:
+    """A cost experiment on its way to being recorded.
+
+    Attributes:
+        experiment: What is to be measured.
+        store: Where records go.
+        report: Is given one line a measured cell.
+    """
+
+    experiment: CostExperiment
+    store: Store[CostRecord]
+    report: Callable[[str], object] = print
+
+    def plans(self) -> list[CostSettings]:
+        """Return the settings of all cells on this machine."""
+        device = self.experiment.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        found = machine.describe()
+        gpu = found["gpu"]
+        processor = "" if device == "meta" else str(gpu["name"] if gpu else found["cpu"])
+        threads = torch.get_num_threads() if device == "cpu" else None
+        return list(self.experiment.plans(device, processor, threads))
+
+    def pending(self) -> list[CostSettings]:
+        """Return the cells that are not recorded yet."""
+        return [p for p in self.plans() if not self.store.has(self.experiment.name, p.id)]
+
+    def work(self, limit: int | None = None) -> int:
+        """Measure what is not recorded.
+
+        Args:
+            limit: Stop after so many cells.
+
+        Returns:
+            How many cells were measured.
+
+        Raises:
+            SettingsError: Another process measures into this folder: it would disturb.
+        """
+        from filelock import FileLock, Timeout
+
+        self.store.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.store.folder / ".measuring.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise SettingsError(
+                f"Another process measures into {self.store.folder}: wait until it is done, for "
+                "two measurements on one machine disturb each other."
+            ) from None
+        try:
+            machine.git()  # of the code that runs, which may be edited meanwhile
+            pending = self.pending()[:limit]
+            for done, settings in enumerate(pending, 1):
+                record = measure(settings, self.experiment.rounds, self.experiment.name)
+                self.store.save(record)
+                self.report(f"[{done}/{len(pending)}] {describe(settings)}\n{text(record)}")
+            return len(pending)
+        finally:
+            lock.release()
+
+
+def describe(settings: CostSettings) -> str:
+    """Return what a cell is in a few words."""
+    return (
+        f"{settings.encoder}, {settings.mode}, {settings.batch} x {settings.length} tokens, "
+        f"{settings.precision}, {settings.processor or settings.device}"
+    )

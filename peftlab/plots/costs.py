@@ -1,0 +1,239 @@
+"""Figures of what methods cost: time, its parts, memory, and how both change with the size."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from peftlab.errors import RecordError
+from peftlab.plots import page
+from peftlab.plots.page import Plot
+from peftlab.results.cost_table import MEMORY, PARTS, cost_table
+from peftlab.results.costs import AGAIN, CostRecord
+
+ROW = 0.23  # inches of a method
+AROUND = 1.5  # inches that title, axis and legend take
+HATCHES = ("", "///", "...", "xxx")  # parts of a bar are told apart without colour too
+
+
+def step_time(records: Sequence[CostRecord], without: Collection[str] = ()) -> Plot:
+    """Draw the time of each method as a ratio to the baseline, beside the ratio of FLOPs.
+
+    Args:
+        records: Of one encoder, a panel each.
+        without: Labels of methods that are left out.
+
+    Returns:
+        One row a method: the measured ratio with its 95 % interval, filled where the interval does
+        not hold 1; a vertical tick where the ratio of counted FLOPs lies. The grey band is the
+        interval of the baseline against itself.
+
+    Raises:
+        RecordError: Nothing was timed.
+    """
+    table = _timed(records, without)
+    order = table.groupby("method")["ratio"].mean().sort_values().index
+    rows = {method: row for row, method in enumerate(m for m in order if not m.endswith(AGAIN))}
+    cells = list(table.groupby(CELL, sort=False))
+
+    def draw(figure: Figure, theme: dict[str, Any]) -> None:
+        axes = figure.subplots(1, len(cells), sharey=True, squeeze=False)[0]
+        colours = sns.color_palette("colorblind")
+        for axis, (where, part) in zip(axes, cells, strict=True):
+            again = part[part["method"].str.endswith(AGAIN)]
+            for line in again.itertuples():
+                axis.axvspan(line.low, line.high, color=theme["ink"], alpha=0.15, linewidth=0)
+            axis.axvline(1, color=theme["ink"], linewidth=1)
+            for line in part[part["method"].isin(list(rows))].itertuples():
+                row = rows[line.method]
+                axis.plot([line.low, line.high], [row, row], color=colours[0], linewidth=1.5)
+                inside = theme["paper"] if line.tie else colours[0]
+                axis.plot(
+                    line.ratio, row, "o", color=colours[0], markerfacecolor=inside, markersize=6
+                )
+                axis.plot(line.flop_ratio, row, "|", color=colours[1], markersize=11, mew=2)
+            axis.set_title(_cell(where), fontsize="medium")
+            axis.set_xlabel("ratio to full fine-tuning")
+        axes[0].set_yticks(range(len(rows)), list(rows))
+        axes[0].set_ylim(len(rows) - 0.5, -0.5)
+        keys = [
+            Line2D([], [], color=colours[0], marker="o", label="measured, 95 % interval"),
+            Line2D(
+                [], [], color=colours[1], marker="|", linestyle="none", mew=2, label="by its FLOPs"
+            ),
+            Line2D([], [], color=theme["ink"], alpha=0.3, linewidth=6, label="full against itself"),
+        ]
+        figure.legend(handles=keys, loc="outside lower center", ncols=3, frameon=False)
+
+    said = "; ".join(
+        f"{line.method}, {line.batch} × {line.length}: {line.ratio:.2f} ({line.low:.2f} to "
+        f"{line.high:.2f}), by FLOPs {line.flop_ratio:.2f}"
+        for line in table.itertuples()
+    )
+    alt = f"Time as a ratio to full fine-tuning, and the ratio of FLOPs. {said}."
+    return page.plot(draw, table, alt, 1.8 + 2.9 * len(cells), AROUND + ROW * len(rows))
+
+
+def step_parts(records: Sequence[CostRecord], without: Collection[str] = ()) -> Plot:
+    """Draw a training step of each method in its parts, in milliseconds.
+
+    Args:
+        records: Of training steps of one encoder, a panel each.
+        without: Labels of methods that are left out.
+
+    Raises:
+        RecordError: No step was taken apart.
+    """
+    columns = [f"{part}_ms" for part in PARTS]
+    table = _timed(records, without)
+    if table[columns].isna().all(axis=None):
+        raise RecordError("There is nothing to draw: no record holds a step taken apart.")
+    names = dict(zip(columns, (part.replace("_", " ") for part in PARTS), strict=True))
+    return _bars(table.dropna(subset=columns), names, "milliseconds a step", "Parts of a step")
+
+
+def memory(records: Sequence[CostRecord], without: Collection[str] = ()) -> Plot:
+    """Draw the memory of a training step of each method in its parts, in MB.
+
+    Args:
+        records: Of training steps of one encoder, a panel each.
+        without: Labels of methods that are left out.
+
+    Raises:
+        RecordError: No memory was measured.
+    """
+    columns = [f"{part}_mb" for part in MEMORY]
+    table = cost_table(records)
+    if table[columns].isna().all(axis=None):
+        raise RecordError("There is nothing to draw: no record holds memory.")
+    table = table[~table["method"].isin(list(without)) & ~table["method"].str.endswith(AGAIN)]
+    names = dict(zip(columns, MEMORY, strict=True))
+    return _bars(table.dropna(subset=columns), names, "MB", "Memory of a step")
+
+
+def surface(records: Sequence[CostRecord], method: str, column: str = "ratio") -> Plot:
+    """Draw a ratio of one method over batch and length, a panel for each encoder.
+
+    Args:
+        records: A grid of cells.
+        method: Its label.
+        column: ``"ratio"`` of times, ``"flop_ratio"`` or ``"memory_ratio"``.
+
+    Returns:
+        A field a cell, with its number; a tie has an equals sign before it.
+
+    Raises:
+        RecordError: No record has that method.
+    """
+    table = cost_table(records)
+    table = table[(table["method"] == method) & table[column].notna()]
+    if table.empty:
+        raise RecordError(f"There is nothing to draw: no record has the {column} of {method!r}.")
+    encoders = list(dict.fromkeys(table["encoder"]))
+
+    def draw(figure: Figure, theme: dict[str, Any]) -> None:
+        axes = figure.subplots(1, len(encoders), squeeze=False)[0]
+        for axis, encoder in zip(axes, encoders, strict=True):
+            part = table[table["encoder"] == encoder]
+            field = part.pivot(index="batch", columns="length", values=column)
+            tie = (part["low"] <= 1) & (part["high"] >= 1) & (column == "ratio")
+            words = part.assign(
+                words=[
+                    f"{'= ' if t else ''}{v:.2f}" for t, v in zip(tie, part[column], strict=True)
+                ]
+            ).pivot(index="batch", columns="length", values="words")
+            sns.heatmap(
+                field.astype(float),
+                ax=axis,
+                annot=words.fillna("").to_numpy(),
+                fmt="",
+                cmap="vlag",
+                center=1,
+                vmin=0.3,
+                vmax=1.7,
+            )
+            axis.set_title(encoder, fontsize="medium")
+            axis.set_xlabel("tokens of a text")
+            axis.set_ylabel("texts in the batch")
+
+    said = "; ".join(
+        f"{line.encoder}, {line.batch} × {line.length}: {getattr(line, column):.2f}"
+        for line in table.itertuples()
+    )
+    alt = f"{method}: {column.replace('_', ' ')} to the baseline by batch and length. {said}."
+    return page.plot(draw, table, alt, 4.2 * len(encoders), 3.2)
+
+
+CELL = ["encoder", "mode", "batch", "length", "precision"]
+
+
+def _timed(records: Sequence[CostRecord], without: Collection[str]) -> pd.DataFrame:
+    table = cost_table(records)
+    if table["ratio"].isna().all():
+        raise RecordError(f"There is nothing to draw: none of the {len(records)} records is timed.")
+    return table[table["ratio"].notna() & ~table["method"].isin(list(without))]
+
+
+def _cell(where: tuple[Any, ...]) -> str:
+    encoder, _, batch, length, precision = where
+    return f"{encoder}, {precision}\n{batch} × {length} tokens"
+
+
+def _bars(table: pd.DataFrame, names: dict[str, str], unit: str, what: str) -> Plot:
+    """Draw bars in parts, one row a method and a panel a cell."""
+    table = table[~table["method"].str.endswith(AGAIN)]
+    totals = table.assign(total=table[list(names)].sum(axis=1))
+    order = list(totals.groupby("method")["total"].mean().sort_values().index)
+    rows = {method: row for row, method in enumerate(order)}
+    cells = list(table.groupby(CELL, sort=False))
+
+    def draw(figure: Figure, theme: dict[str, Any]) -> None:
+        axes = figure.subplots(1, len(cells), sharey=True, squeeze=False)[0]
+        colours = sns.color_palette("colorblind")
+        for axis, (where, part) in zip(axes, cells, strict=True):
+            _stack(axis, part, rows, names, colours, theme)
+            axis.set_title(_cell(where), fontsize="medium")
+            axis.set_xlabel(unit)
+        axes[0].set_yticks(range(len(rows)), list(rows))
+        axes[0].set_ylim(len(rows) - 0.5, -0.5)
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+
+    said = "; ".join(
+        f"{line.method}, {line.batch} × {line.length}: "
+        + ", ".join(f"{name} {getattr(line, column):.0f}" for column, name in names.items())
+        for line in table.itertuples()
+    )
+    alt = f"{what}, {unit}. {said}."
+    return page.plot(draw, table, alt, 1.8 + 2.9 * len(cells), AROUND + ROW * len(rows))
+
+
+def _stack(
+    axis: Axes,
+    part: pd.DataFrame,
+    rows: dict[str, int],
+    names: dict[str, str],
+    colours: Sequence[Any],
+    theme: dict[str, Any],
+) -> None:
+    places = [rows[method] for method in part["method"]]
+    left = np.zeros(len(part))
+    for (column, name), colour, hatch in zip(names.items(), colours, HATCHES, strict=False):
+        axis.barh(
+            places,
+            part[column],
+            left=left,
+            color=colour,
+            hatch=hatch,
+            edgecolor=theme["paper"],
+            linewidth=0.5,
+            label=name,
+        )
+        left += part[column].to_numpy()

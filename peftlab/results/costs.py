@@ -1,0 +1,162 @@
+"""What is written down about a measurement of cost: one record, one JSON file.
+
+A record holds one *cell*: an encoder, a batch and a length, in training or inference, with every
+method that was measured beside the others in one process. All samples are kept. This file knows
+neither models nor clocks; who measures is :mod:`peftlab.costs`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Literal
+
+from pydantic import AwareDatetime, Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import model_validator as checked
+
+from peftlab.results.record import Git, Kept, Parameters, RunId, Strict, now
+
+Mode = Literal["train", "inference"]
+FULL = "full"
+#: Behind the label of the baseline where it is measured a second time: the noise floor.
+AGAIN = " again"
+#: Behind the label of a method whose parts are folded into the encoder.
+MERGED = " merged"
+
+
+class CostSettings(Strict):
+    """What decides a measurement; equal settings have the same id.
+
+    Attributes:
+        encoder: Name of a shape; its weights are random, which changes no cost.
+        mode: ``"train"``: one optimiser step. ``"inference"``: one forward pass.
+        batch: Texts.
+        length: Tokens of each; none is padding.
+        methods: Label → name and settings.
+        baseline: The label that ratios are taken against.
+        precision: ``"fp32"``, or ``"bf16"`` autocast.
+        attention: ``"sdpa"`` or ``"eager"``.
+        checkpointing: Whether activations are computed again in the backward pass.
+        device: What it ran on; ``"meta"``: nothing was run, only counted.
+        processor: The CPU's or GPU's name.
+        threads: That torch used on a CPU.
+    """
+
+    encoder: str
+    mode: Mode = "train"
+    batch: PositiveInt
+    length: PositiveInt
+    methods: dict[str, dict[str, JsonValue]]
+    baseline: str = FULL
+    precision: Literal["fp32", "bf16"] = "fp32"
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    checkpointing: bool = False
+    device: Literal["cpu", "cuda", "meta"] = "cpu"
+    processor: str = ""
+    threads: PositiveInt | None = None
+
+    @property
+    def id(self) -> str:
+        """First 12 hex digits of the sha256 of the settings; defaults are left out."""
+        chosen = self.model_dump(mode="json", exclude_defaults=True)
+        text = json.dumps(chosen, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the batch."""
+        return self.batch * self.length
+
+
+class Flops(Strict):
+    """FLOPs of one call, counted over a real pass and by the closed form.
+
+    Attributes:
+        counted_forward, counted_backward: By torch's counter.
+        forward, activation_gradient, weight_gradient: By :mod:`peftlab.methods.work`.
+        hugging_face: Of a training step, by the convention of ``Trainer``'s ``total_flos``.
+    """
+
+    counted_forward: NonNegativeInt
+    counted_backward: NonNegativeInt = 0
+    forward: NonNegativeInt
+    activation_gradient: NonNegativeInt = 0
+    weight_gradient: NonNegativeInt = 0
+    hugging_face: NonNegativeInt | None = None
+
+    @property
+    def total(self) -> int:
+        """Forward and backward, counted."""
+        return self.counted_forward + self.counted_backward
+
+
+class Candidate(Strict):
+    """What one method cost.
+
+    Attributes:
+        parameters: As :class:`peftlab.models.Summary` counts them.
+        flops: Of one call.
+        seconds: A call, one sample a window; the same index is the same round for all candidates.
+        warmup: Seconds of the calls before, in no statistic.
+        phases: Of a step: ``forward``, ``backward``, ``optimiser`` → seconds, one value a call.
+        activation: Seconds of a forward pass with the gradient of the lowest trained tensor alone,
+            so without the other weights' gradients.
+        memory: Bytes by name; see :class:`peftlab.timing.memory.Memory`.
+        busy: Share of a call during which a GPU worked; None where that was not measured.
+        error: Why there is no measurement, as when memory was full.
+    """
+
+    parameters: Parameters | None = None
+    flops: Flops | None = None
+    seconds: list[NonNegativeFloat] = Field(default=[])
+    warmup: list[NonNegativeFloat] = Field(default=[])
+    phases: dict[str, list[NonNegativeFloat]] = Field(default={})
+    activation: list[NonNegativeFloat] = Field(default=[])
+    memory: dict[str, NonNegativeInt] = Field(default={})
+    busy: NonNegativeFloat | None = None
+    error: str | None = None
+
+
+class CostRecord(Kept):
+    """One cell, measured.
+
+    Attributes:
+        schema_version: Of this class.
+        id: ``settings.id``.
+        experiment: Name of the experiment file.
+        created: When it was measured (UTC).
+        settings: See :class:`CostSettings`.
+        candidates: Label → what it cost.
+        joules: Of the whole comparison and its seconds, where the device tells; see
+            :mod:`peftlab.timing.energy`.
+        ceilings: What the device reaches at most; see :mod:`peftlab.timing.ceilings`.
+        machine: Before the measurement; ``clocks_after`` in it: the clocks behind it.
+        versions: Package → version.
+        git: Commit, and whether files differed.
+    """
+
+    schema_version: Literal[1] = 1
+    id: RunId
+    experiment: str = ""
+    created: AwareDatetime = Field(default_factory=now)
+    settings: CostSettings
+    candidates: dict[str, Candidate]
+    joules: dict[str, JsonValue] = Field(default={})
+    ceilings: dict[str, JsonValue] = Field(default={})
+    machine: dict[str, JsonValue] = Field(default={})
+    versions: dict[str, str] = Field(default={})
+    git: Git = Git()
+
+    @checked(mode="after")
+    def _agrees(self) -> CostRecord:
+        """Check what the fields must say about each other."""
+        if self.id != self.settings.id:
+            raise ValueError(f"the id {self.id} is not that of the settings, {self.settings.id}")
+        if set(self.candidates) != set(self.settings.methods):
+            raise ValueError("candidates and settings.methods do not name the same methods")
+        if self.settings.baseline not in self.candidates:
+            raise ValueError(f"the baseline {self.settings.baseline!r} is no candidate")
+        timed = {len(c.seconds) for c in self.candidates.values() if c.error is None}
+        if len(timed) > 1:
+            raise ValueError("the candidates have different numbers of rounds")
+        return self
