@@ -102,6 +102,30 @@ support: env env-next $(MINILM)  ## run support and parity tests and write their
 	$(NEXT) $(PYTEST) --support $(SUPPORT) tests/methods/test_contract.py -k "test_support or test_merge_and_back"
 	$(PY) $(PYTEST) --parity $(PARITY) tests/methods tests/serving/test_several.py --ignore=tests/methods/test_contract.py
 
+# What needs a GPU: slices of at most ten minutes, in the order of what they settle. They need no
+# network and no environment of their own, only a Python that has what pyproject.toml asks for.
+# Started again, a slice goes on where it was; records go to book/results.
+GPU_PYTHON ?= $(if $(wildcard $(PY)),$(PY),$(PYTHON))
+GPU_RUN := $(GPU_PYTHON) -m peftlab.cli run --minutes 8
+SLICES := correct cost inference bench train chapters
+SLICE ?= correct
+.PHONY: gpu-suite $(addprefix gpu-,$(SLICES))
+gpu-suite: gpu-$(SLICE)  ## run SLICE=correct, cost, inference, bench, train or chapters on a GPU
+
+gpu-correct:
+	$(GPU_PYTHON) -m pytest -q -m "gpu" tests
+gpu-cost:
+	$(GPU_RUN) book/experiments/cost-gpu.toml
+gpu-inference:
+	$(GPU_RUN) book/experiments/cost-inference-gpu.toml
+gpu-bench:
+	$(GPU_PYTHON) -m peftlab.cli bench step --json bench-step-gpu.json
+gpu-train:
+	$(GPU_RUN) book/experiments/glue-complete.toml
+gpu-chapters:
+	$(GPU_PYTHON) -m tools.chapters copy $(EXECUTED)/gpu
+	PEFTLAB_MODE=full $(GPU_PYTHON) -m pytest -q --nbmake --nbmake-timeout=300 --overwrite $(EXECUTED)/gpu
+
 # --- book -----------------------------------------------------------------------------------
 
 # Only the chapters that have not been executed since they or the package last changed.

@@ -61,6 +61,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("file", type=Path, metavar="FILE.toml")
     run.add_argument("--folder", type=Path, default=Path("book/results"), help="of the records")
     run.add_argument("--limit", type=_positive, metavar="N", help="stop after N runs")
+    run.add_argument(
+        "--minutes", type=float, metavar="N", help="begin nothing after so many minutes"
+    )
     run.add_argument("--dry-run", action="store_true", help="list the runs, do nothing")
     run.add_argument("--retry", action="store_true", help="do failed runs again")
     run.set_defaults(do=_run)
@@ -150,7 +153,7 @@ def _run(options: argparse.Namespace) -> int:
         undecided = grid.left() - len(grid.pending())
         print(f"{grid.left()} to do, {undecided} of them when the learning rates are chosen")
         return 0
-    done = grid.work(options.limit)
+    done = grid.work(options.limit, options.minutes)
     failed = [record for record in grid.records.values() if record.status != "ok"]
     print(
         f"{done} done now, {len(grid.records)} recorded, {grid.left()} left, {len(failed)} failed"
@@ -173,7 +176,8 @@ def _run_costs(options: argparse.Namespace) -> int:
         for plan in sweep.plans():
             print(f"{plan.id} {'to do' if plan in pending else 'done':5} {describe(plan)}")
         return 0
-    print(f"{sweep.work(options.limit)} cells measured, {len(sweep.pending())} left")
+    done = sweep.work(options.limit, options.minutes)
+    print(f"{done} cells measured, {len(sweep.pending())} left")
     return 0
 
 

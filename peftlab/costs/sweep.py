@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -43,11 +45,12 @@ class Sweep:
         """Return the cells that are not recorded yet."""
         return [p for p in self.plans() if not self.store.has(self.experiment.name, p.id)]
 
-    def work(self, limit: int | None = None) -> int:
+    def work(self, limit: int | None = None, minutes: float | None = None) -> int:
         """Measure what is not recorded.
 
         Args:
             limit: Stop after so many cells.
+            minutes: Begin no cell after so many minutes.
 
         Returns:
             How many cells were measured.
@@ -57,6 +60,7 @@ class Sweep:
         """
         from filelock import FileLock, Timeout
 
+        end = math.inf if minutes is None else time.monotonic() + 60 * minutes
         self.store.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.store.folder / ".measuring.lock")
         try:
@@ -70,6 +74,8 @@ class Sweep:
             machine.git()  # of the code that runs, which may be edited meanwhile
             pending = self.pending()[:limit]
             for done, settings in enumerate(pending, 1):
+                if time.monotonic() > end:
+                    return done - 1
                 record = measure(settings, self.experiment.rounds, self.experiment.name)
                 self.store.save(record)
                 self.report(f"[{done}/{len(pending)}] {describe(settings)}\n{text(record)}")

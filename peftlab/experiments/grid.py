@@ -7,6 +7,7 @@ in :mod:`peftlab.experiments.plan`; how it is trained, in :mod:`peftlab.training
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -70,7 +71,7 @@ class Grid:
             left += len(open_runs) + (undecided if open_runs else 0)
         return left
 
-    def work(self, limit: int | None = None) -> int:
+    def work(self, limit: int | None = None, minutes: float | None = None) -> int:
         """Do runs until all are recorded, beside other processes that do the same.
 
         Where all runs that are left are being done by others, it waits: what they find may decide
@@ -78,13 +79,15 @@ class Grid:
 
         Args:
             limit: Stop after that many runs.
+            minutes: Begin no run after so many minutes.
 
         Returns:
             How many runs this process did.
         """
         done = 0
         machine.git()  # asked once a process: of the code that runs, which may be edited meanwhile
-        while limit is None or done < limit:
+        end = math.inf if minutes is None else time.monotonic() + 60 * minutes
+        while (limit is None or done < limit) and time.monotonic() < end:
             self.refresh()
             pending = self.pending()
             if not pending:

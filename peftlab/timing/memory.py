@@ -199,7 +199,7 @@ def _saved(call: Callable[[], T], given: Iterable[Tensor]) -> tuple[T, int]:
         result = call()
     left_out = _storages(given)
     found = _storages(kept.tensor for kept in alive)
-    return result, sum(bytes_ for key, bytes_ in found.items() if key not in left_out)
+    return result, sum(held for key, held in found.items() if key not in left_out)
 
 
 def _tidy(device: torch.device) -> int:
