@@ -130,7 +130,7 @@ class CostRecord(Kept):
         joules: Of the whole comparison and its seconds, where the device tells; see
             :mod:`peftlab.timing.energy`.
         ceilings: What the device reaches at most; see :mod:`peftlab.timing.ceilings`.
-        machine: Before the measurement; ``clocks_after`` in it: the clocks behind it.
+        machine: Before the measurement; ``after`` in it: clocks and temperature behind it.
         versions: Package → version.
         git: Commit, and whether files differed.
     """
