@@ -330,3 +330,49 @@ def test_an_unknown_task_shows_before_anything_runs(tmp_path, capsys):
     assert main(["run", str(file), "--folder", str(tmp_path / "results"), "--dry-run"]) == 2
     assert "did you mean 'glue/mrpc'" in sentence(capsys)
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.filterwarnings("ignore::peftlab.timing.NoisyTiming")
+def test_cost_measures_an_encoder_and_writes_the_record(tmp_path, capsys):
+    from peftlab.results.costs import CostRecord
+
+    file = tmp_path / "cost.json"
+    arguments = ["--methods", "full", "lora-8", "--batch", "1", "--length", "8", "--rounds", "2"]
+    assert main(["cost", "pocket", *arguments, "--json", str(file)]) == 0
+    record = CostRecord.from_json(file.read_text())
+    assert set(record.candidates) == {"full", "lora-8", "full again"}
+    assert record.settings.encoder == "pocket"
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["full", "lora-8", "full"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["bert-bose"], "did you mean 'bert-base'"),
+        (["pocket", "--methods", "lorra"], "did you mean 'lora'"),
+        (["pocket", "--json", "no/such/folder/cost.json"], "make it first"),
+    ],
+)
+def test_a_mistake_in_cost_is_one_sentence(arguments, said, capsys):
+    assert main(["cost", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_run_does_cost_experiments_too(tmp_path, capsys):
+    file = tmp_path / "flops.toml"
+    file.write_text(
+        'name = "flops"\nkind = "cost"\nquestion = "?"\nencoders = ["minilm-l6"]\n'
+        'cells = [[1, 8], [2, 8]]\ndevice = "meta"\n[methods]\nfull = "full"\n'
+    )
+    run = ["run", str(file), "--folder", str(tmp_path / "results")]
+    assert main([*run, "--dry-run"]) == 0
+    assert capsys.readouterr().out.count("to do") == 2
+    assert main([*run, "--limit", "1"]) == 0
+    assert "1 cells measured, 1 left" in capsys.readouterr().out
+    assert main([*run, "--minutes", "0"]) == 0
+    assert "0 cells measured, 1 left" in capsys.readouterr().out
+    assert main(run) == 0
+    assert len(list((tmp_path / "results" / "cost" / "flops").glob("*.json"))) == 2
