@@ -106,7 +106,7 @@ support: env env-next $(MINILM)  ## run support and parity tests and write their
 # network and no environment of their own, only a Python that has what pyproject.toml asks for.
 # Started again, a slice goes on where it was; records go to book/results.
 GPU_PYTHON ?= $(if $(wildcard $(PY)),$(PY),$(PYTHON))
-GPU_RUN := $(GPU_PYTHON) -m peftlab.cli run --minutes 8
+GPU_RUN := $(GPU_PYTHON) -m peftlab.cli run --minutes 6
 SLICES := correct cost inference bench train chapters
 SLICE ?= correct
 .PHONY: gpu-suite $(addprefix gpu-,$(SLICES))

@@ -67,9 +67,10 @@ class Theirs(nn.Module):
     def forward(self, batch: Batch) -> Output:
         """Return logits and loss, as :class:`peftlab.models.Model` does."""
         inputs = {name: batch[name] for name in INPUTS if name in batch}
-        states: Tensor = self.backbone(**inputs).last_hidden_state
-        before, behind = states[:, : self.prompts.start], states[:, self.prompts.stop :]
-        hidden = torch.cat([before, behind], dim=1) if before.numel() else behind
+        hidden: Tensor = self.backbone(**inputs).last_hidden_state
+        if self.prompts.stop > self.prompts.start:
+            before, behind = hidden[:, : self.prompts.start], hidden[:, self.prompts.stop :]
+            hidden = torch.cat([before, behind], dim=1)
         head: Any = self.head
         logits = head(hidden, batch)
         return Output(logits, head.loss(logits, batch) if "labels" in batch else None)
@@ -146,7 +147,8 @@ def both(encoder: Encoder, method: Method, library: Library) -> tuple[Model, The
             backbone = peft.PeftModel.from_pretrained(bare, folder, is_trainable=trainable)
             if not trainable:  # what it loads of this kind is frozen
                 backbone.get_submodule("prompt_encoder").requires_grad_(True)
-    return ours, Theirs(backbone, copy.deepcopy(ours.head), prompts)
+    theirs = Theirs(backbone, copy.deepcopy(ours.head), prompts)
+    return ours, theirs.to(ours.device)
 
 
 def _check_same(label: str, library: str, ours: Model, theirs: Theirs, batch: Batch) -> None:

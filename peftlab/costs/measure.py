@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import torch
 from pydantic import JsonValue
 
+from peftlab import methods
 from peftlab.costs.plan import Rounds
-from peftlab.costs.step import Pass, build, random_batch
+from peftlab.costs.step import Batch, Pass, build, random_batch
 from peftlab.encoders import SHAPES, Encoder, load_encoder, shape
-from peftlab.errors import OutOfMemoryError
+from peftlab.errors import OutOfMemoryError, SettingsError
 from peftlab.methods.work import work
 from peftlab.models import Model, summary
 from peftlab.results.costs import MERGED, Candidate, CostRecord, CostSettings, Flops
@@ -22,6 +24,7 @@ from peftlab.tasks.heads import Head
 from peftlab.timing import cost, energy, flops, machine, memory
 from peftlab.timing.capacity import out_of_memory, release
 from peftlab.timing.ceilings import ceilings
+from peftlab.timing.clock import clock
 from peftlab.timing.marks import Marks
 
 SEED = 0
@@ -53,6 +56,7 @@ def measure(
         TimingError: Other processes use the GPU.
     """
     rounds = rounds or Rounds()
+    _check_length(settings)
     device = torch.device(settings.device)
     if device.type == "cuda":
         machine.refuse_shared()
@@ -84,6 +88,20 @@ def measure(
     )
 
 
+def _check_length(settings: CostSettings) -> None:
+    """Refuse texts that an encoder of known shape does not take, prompts included."""
+    if settings.encoder not in SHAPES:
+        return
+    most = shape(settings.encoder).anatomy.max_length
+    for label, entry in settings.methods.items():
+        extra = methods.get(entry).extra_tokens
+        if settings.length + extra > most:
+            raise SettingsError(
+                f"{settings.length} tokens and the {extra} vectors of {label!r} are more than the "
+                f"{most} positions of {settings.encoder!r}: choose shorter texts."
+            )
+
+
 def _encoder(settings: CostSettings, device: torch.device) -> Encoder:
     """Build the backbone that all methods share, on its device."""
     if settings.encoder in SHAPES:
@@ -106,19 +124,9 @@ def _prepare(
     """Build, count and weigh every method; return those that fit, and why others do not."""
     batch = random_batch(encoder, settings.batch, settings.length)
     ready, failed = {}, {}
-    for label, entry in settings.methods.items():
+    for label in settings.methods:
         try:
-            model = build(encoder, entry, SEED)
-            found: dict[str, Any] = {"parameters": Parameters(**_sizes(model))}
-            if settings.mode == "inference":
-                model.flatten()
-            if label.endswith(MERGED):
-                model.merge()
-            run = Pass(model, batch, settings.precision)
-            found["flops"] = _flops(settings, run, merged=label.endswith(MERGED))
-            if settings.device != "meta" and settings.mode == "train":
-                found["memory"] = memory.split(run.forward, run.optimiser, model).as_dict()
-            ready[label] = _Ready(run, found)
+            ready[label] = _ready(settings, encoder, batch, label)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -127,10 +135,26 @@ def _prepare(
     return ready, failed
 
 
+def _ready(settings: CostSettings, encoder: Encoder, batch: Batch, label: str) -> _Ready:
+    """Build, count and weigh one method; apart, so that one that does not fit leaves nothing."""
+    training, merged = settings.mode == "train", label.endswith(MERGED)
+    model = build(encoder, settings.methods[label], SEED, own=training or merged)
+    found: dict[str, Any] = {"parameters": Parameters(**_sizes(model))}
+    if not training:
+        model.flatten()
+    if merged:
+        model.merge()
+    run = Pass(model, batch, settings.precision)
+    found["flops"] = _flops(settings, run, merged=merged)
+    if training and settings.device != "meta":
+        found["memory"] = memory.split(run.forward, run.optimiser, model, batch.values()).as_dict()
+    return _Ready(run, found)
+
+
 def _sizes(model: Model) -> dict[str, int]:
     """Return the parameters of a model as a record has them."""
-    counted = summary(model)
-    return {name: getattr(counted, name) for name in Parameters.model_fields}
+    counted, counts = summary(model), model.method.counts(model.encoder.anatomy)
+    return asdict(counts) | {"head": counted.head, "backbone": counted.backbone}
 
 
 def _time(settings: CostSettings, ready: dict[str, _Ready], rounds: Rounds) -> dict[str, JsonValue]:
@@ -144,37 +168,50 @@ def _time(settings: CostSettings, ready: dict[str, _Ready], rounds: Rounds) -> d
             warmup=rounds.warmup,
             min_rounds=rounds.min_rounds,
             min_seconds=rounds.min_seconds,
+            clock=clock(settings.device),
+            # a forward pass is served one at a time, so each is a sample and is waited for
+            window_seconds=None if training else 0.0,
         )
     for label, each in ready.items():
         each.found |= {
             "seconds": list(timed.seconds[label]),
             "warmup": list(timed.warmup[label]),
+            "calls": timed.calls[label],
             "busy": timed.busy[label],
         }
     if training:
-        _take_apart(ready, settings.baseline, rounds)
+        _take_apart(ready, settings, rounds)
     return meter.as_dict()
 
 
-def _take_apart(ready: dict[str, _Ready], baseline: str, rounds: Rounds) -> None:
+def _take_apart(ready: dict[str, _Ready], settings: CostSettings, rounds: Rounds) -> None:
     """Note when the phases of a step end, and time steps without the weights' gradients."""
     order = random.Random(SEED)
     marks = {label: Marks(each.run.model.device) for label, each in ready.items()}
-    for _ in range(rounds.parts):
-        for label in order.sample(list(ready), len(ready)):
-            ready[label].run.marks = marks[label]
-            ready[label].run()
-            ready[label].run.marks = None
+    gc.disable()
+    try:
+        for _ in range(rounds.parts):
+            for label in order.sample(list(ready), len(ready)):
+                ready[label].run.marks = marks[label]
+                ready[label].run()
+                ready[label].run.marks = None
+    finally:
+        gc.enable()
+    whole = {
+        label: r.run.activation for label, r in ready.items() if not r.run.model.method.partial
+    }
     activation = cost(
-        {label: each.run.activation for label, each in ready.items()},
-        baseline,
+        whole,
+        settings.baseline,
         warmup=1,
-        min_rounds=rounds.parts,
+        min_rounds=max(2, rounds.parts),
         min_seconds=0,
+        clock=clock(settings.device),
     )
     for label, each in ready.items():
         each.found["phases"] = marks[label].seconds()
-        each.found["activation"] = list(activation.seconds[label])
+        if label in whole:
+            each.found["activation"] = list(activation.seconds[label])
 
 
 def _flops(settings: CostSettings, run: Pass, *, merged: bool) -> Flops:

@@ -50,8 +50,8 @@ class CostExperiment(Strict):
         attention: ``"sdpa"`` or ``"eager"``.
         checkpointing: Whether activations are computed again in the backward pass.
         rounds: How long is measured.
-        device: ``"meta"``: count FLOPs and parameters, time nothing. By default the GPU where there
-            is one, else the CPU.
+        device: ``"cpu"``; or ``"meta"``: count FLOPs and parameters, time nothing. By default the
+            GPU where there is one, else the CPU.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
@@ -66,7 +66,7 @@ class CostExperiment(Strict):
     attention: Literal["sdpa", "eager"] = "sdpa"
     checkpointing: bool = False
     rounds: Rounds = Rounds()
-    device: Literal["meta"] | None = None
+    device: Literal["cpu", "meta"] | None = None
 
     @model_validator(mode="before")
     @classmethod

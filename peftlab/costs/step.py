@@ -32,7 +32,13 @@ TASK = "pocket/sentiment"
 TINY = 1e-12
 
 
-def build(encoder: Encoder, method: Method | str | Mapping[str, Any], seed: int = 0) -> Model:
+def build(
+    encoder: Encoder,
+    method: Method | str | Mapping[str, Any],
+    seed: int = 0,
+    *,
+    own: bool = True,
+) -> Model:
     """Build a model beside others on one frozen backbone.
 
     Tensors that the method leaves frozen are those of ``encoder``; those of the encoder that it
@@ -42,12 +48,15 @@ def build(encoder: Encoder, method: Method | str | Mapping[str, Any], seed: int 
         encoder: Stays as it is.
         method: Settings, or the name of a preset.
         seed: Decides the method's and the head's weights.
+        own: Copy what trains. Without that nothing of the encoder trains, and a fully fine-tuned
+            model reads the weights that all others read: for inference. Merging changes shared
+            weights, so merge only what is still at its start.
     """
     shared = {id(parameter) for parameter in encoder.backbone.parameters()}
     model = build_model(encoder.twin(), task(TASK), method, seed=seed)
     for module in model.backbone.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            if id(parameter) in shared and parameter.requires_grad:
+            if own and id(parameter) in shared and parameter.requires_grad:
                 setattr(module, name, nn.Parameter(parameter.detach().clone()))
     encoder.backbone.requires_grad_(False)
     return model
@@ -105,7 +114,7 @@ class Pass:
 
     def forward(self) -> Tensor:
         """Return the loss of the batch, in training mode."""
-        self.model.train()
+        self._switch(training=True)
         with autocast(self.precision, self.model.device):
             loss: Tensor = self.model(self.batch).loss + penalty(self.penalised)
         return loss
@@ -122,7 +131,7 @@ class Pass:
 
         Autograd then computes the activation gradients on the way there and no other weight's
         gradient. The lowest one is that which a backward pass reaches last, a table of embeddings
-        excepted.
+        excepted. Methods whose steps differ by chance (``method.partial``) have no such tensor.
         """
         if self._lowest is None:
             self._lowest = self._find_lowest()
@@ -131,11 +140,16 @@ class Pass:
     @torch.no_grad()
     def infer(self) -> Tensor:
         """Return the logits, in evaluation mode, with nothing kept for a backward pass."""
-        self.model.eval()
+        self._switch(training=False)
         inputs = {name: value for name, value in self.batch.items() if name != "labels"}
         with autocast(self.precision, self.model.device):
             logits: Tensor = self.model(inputs).logits
         return logits
+
+    def _switch(self, *, training: bool) -> None:
+        """Set the model's mode if it is another: going through all modules would cost time."""
+        if self.model.training != training:
+            self.model.train(training)
 
     def _mark(self, name: str) -> None:
         if self.marks is not None:

@@ -96,7 +96,7 @@ def step_parts(records: Sequence[CostRecord], without: Collection[str] = ()) -> 
     if table[columns].isna().all(axis=None):
         raise RecordError("There is nothing to draw: no record holds a step taken apart.")
     names = dict(zip(columns, (part.replace("_", " ") for part in PARTS), strict=True))
-    return _bars(table.dropna(subset=columns), names, "milliseconds a step", "Parts of a step")
+    return _bars(table.dropna(subset=columns), names, "ms a step (medians)", "Parts of a step")
 
 
 def memory(records: Sequence[CostRecord], without: Collection[str] = ()) -> Plot:
@@ -143,7 +143,7 @@ def surface(records: Sequence[CostRecord], method: str, column: str = "ratio") -
         for axis, encoder in zip(axes, encoders, strict=True):
             part = table[table["encoder"] == encoder]
             field = part.pivot(index="batch", columns="length", values=column)
-            tie = (part["low"] <= 1) & (part["high"] >= 1) & (column == "ratio")
+            tie = (part["tie"] == True) & (column == "ratio")  # noqa: E712  # NaN is no tie
             words = part.assign(
                 words=[
                     f"{'= ' if t else ''}{v:.2f}" for t, v in zip(tie, part[column], strict=True)
@@ -171,7 +171,7 @@ def surface(records: Sequence[CostRecord], method: str, column: str = "ratio") -
     return page.plot(draw, table, alt, 4.2 * len(encoders), 3.2)
 
 
-CELL = ["encoder", "mode", "batch", "length", "precision"]
+CELL = ["encoder", "mode", "batch", "length", "precision", "processor"]
 
 
 def _timed(records: Sequence[CostRecord], without: Collection[str]) -> pd.DataFrame:
@@ -182,7 +182,7 @@ def _timed(records: Sequence[CostRecord], without: Collection[str]) -> pd.DataFr
 
 
 def _cell(where: tuple[Any, ...]) -> str:
-    encoder, _, batch, length, precision = where
+    encoder, _, batch, length, precision, _ = where
     return f"{encoder}, {precision}\n{batch} × {length} tokens"
 
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from peftlab.results.cost_table import MEMORY as PARTS_OF_MEMORY
-from peftlab.results.cost_table import comparison
+from peftlab.results.cost_table import comparison, is_tie
 from peftlab.results.costs import CostRecord
 from peftlab.results.record import Record
 from peftlab.results.statistics import summarise
@@ -98,7 +97,7 @@ def _costs(records: Iterable[CostRecord], labels: Sequence[str]) -> list[Row]:
         key=lambda r: (r.settings.tokens, r.settings.length),
     )
     largest = {_where(r): r for r in known}
-    single = {(_where(r), 1): r for r in known if r.settings.batch == 1}
+    single = {_where(r): r for r in known if r.settings.batch == 1}
     rows: list[Row] = []
     for record in {r.id: r for r in (*single.values(), *largest.values())}.values():
         settings, timings = record.settings, comparison(record)
@@ -115,15 +114,15 @@ def _costs(records: Iterable[CostRecord], labels: Sequence[str]) -> list[Row]:
                 rows.append((FORWARD, place, label, f"{1e3 * median:.3g} ms, {1e3 * late:.3g} ms"))
             elif record is largest[_where(record)]:
                 ratio = timings.ratio(label)
-                told = "1" if label == settings.baseline else str(ratio)
-                rows.append((STEP, place, label, f"{told}{' tie' * ratio.tie}"))
-                size = sum(candidate.memory[part] for part in PARTS_OF_MEMORY)
-                rows.append((MEMORY, place, label, f"{size / 1e6:,.0f} MB"))
+                told = f"{ratio}{' tie' * is_tie(timings, label)}"
+                rows.append((STEP, place, label, "1" if label == settings.baseline else told))
+                rows.append((MEMORY, place, label, f"{candidate.memory['total'] / 1e6:,.0f} MB"))
     return rows
 
 
-def _where(record: CostRecord) -> tuple[str, str, str]:
-    return record.settings.encoder, record.settings.mode, record.settings.processor
+def _where(record: CostRecord) -> tuple[str, ...]:
+    settings = record.settings
+    return settings.encoder, settings.mode, settings.processor, settings.precision
 
 
 def _lacks(rows: Iterable[Row], what: str) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from statistics import median
 from typing import TYPE_CHECKING
 
-from peftlab.results.costs import Candidate, CostRecord
+from peftlab.results.costs import AGAIN, Candidate, CostRecord
 from peftlab.timing.compare import Comparison
 from peftlab.timing.intervals import significant
 
@@ -39,7 +39,21 @@ def comparison(record: CostRecord) -> Comparison | None:
         {label: list(c.seconds) for label, c in timed.items()},
         {label: list(c.warmup) for label, c in timed.items()},
         record.settings.baseline,
+        {label: c.calls for label, c in timed.items()},
+        {label: c.busy for label, c in timed.items()},
     )
+
+
+def is_tie(timings: Comparison, label: str) -> bool:
+    """Say whether a method cannot be told from the baseline.
+
+    Its interval holds 1, or lies within that of the baseline against itself.
+    """
+    ratio, again = timings.ratio(label), timings.baseline + AGAIN
+    if ratio.tie or again not in timings.seconds:
+        return ratio.tie
+    noise = timings.ratio(again)
+    return noise.low <= ratio.low and ratio.high <= noise.high
 
 
 def parts(candidate: Candidate) -> dict[str, float]:
@@ -75,7 +89,8 @@ def cost_table(records: Iterable[CostRecord]) -> DataFrame:
         time ``median_ms, iqr_ms, ratio, low, high, tie``; of a training step the parts in
         milliseconds (:data:`PARTS` with ``_ms``); ``gflops`` (counted), ``flop_ratio`` and
         ``hugging_face_ratio`` to the baseline; the memory in MB (:data:`MEMORY` with ``_mb``),
-        ``memory_mb``, ``memory_ratio``; ``busy`` and ``error``. What was not measured is NaN.
+        ``memory_mb`` (the whole step), ``memory_ratio``; ``busy`` and ``error``. What was not
+        measured is NaN.
     """
     import pandas as pd
 
@@ -102,21 +117,22 @@ def cost_table(records: Iterable[CostRecord]) -> DataFrame:
                     "ratio": ratio.ratio,
                     "low": ratio.low,
                     "high": ratio.high,
-                    "tie": ratio.tie,
+                    "tie": is_tie(timings, label),
                 }
             row |= {f"{part}_ms": 1000 * seconds for part, seconds in parts(candidate).items()}
             if candidate.flops and base.flops:
                 row |= {
-                    "gflops": candidate.flops.total / 1e9,
-                    "flop_ratio": candidate.flops.total / base.flops.total,
+                    "gflops": candidate.flops.expected / 1e9,
+                    "flop_ratio": candidate.flops.expected / base.flops.expected,
                 }
-                theirs, its = base.flops.hugging_face, candidate.flops.hugging_face
-                if theirs and its:
-                    row["hugging_face_ratio"] = its / theirs
+                if base.flops.hugging_face and candidate.flops.hugging_face:
+                    row["hugging_face_ratio"] = (
+                        candidate.flops.hugging_face / base.flops.hugging_face
+                    )
             if candidate.memory and base.memory:
                 row |= {f"{part}_mb": candidate.memory[part] / 1e6 for part in MEMORY}
-                total, theirs = (sum(c.memory[p] for p in MEMORY) for c in (candidate, base))
-                row |= {"memory_mb": total / 1e6, "memory_ratio": total / theirs}
+                total = candidate.memory["total"]
+                row |= {"memory_mb": total / 1e6, "memory_ratio": total / base.memory["total"]}
             rows.append(row | {"busy": candidate.busy, "error": candidate.error})
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -139,7 +155,7 @@ def text(record: CostRecord) -> str:
         milliseconds, told = "", ""
         if timings is not None:
             ratio = timings.ratio(label)
-            mark = "=" if ratio.tie else ("slower" if ratio.ratio > 1 else "")
+            mark = "=" if row["tie"] else ("slower" if ratio.ratio > 1 else "")
             milliseconds = significant(row["median_ms"], row["iqr_ms"])
             told = f"{ratio} {mark}".rstrip()
         size = "" if row["memory_mb"] != row["memory_mb"] else f"{row['memory_mb']:.0f}"

@@ -86,8 +86,13 @@ class Flops(Strict):
 
     @property
     def total(self) -> int:
-        """Forward and backward, counted."""
+        """Forward and backward, counted: of one step, where steps differ by chance."""
         return self.counted_forward + self.counted_backward
+
+    @property
+    def expected(self) -> int:
+        """Forward and backward by the closed form: the mean, where steps differ by chance."""
+        return self.forward + self.activation_gradient + self.weight_gradient
 
 
 class Candidate(Strict):
@@ -97,7 +102,9 @@ class Candidate(Strict):
         parameters: As :class:`peftlab.models.Summary` counts them.
         flops: Of one call.
         seconds: A call, one sample a window; the same index is the same round for all candidates.
-        warmup: Seconds of the calls before, in no statistic.
+        warmup: Seconds of the windows before, in no statistic. Each model has run before those too:
+            it was counted and weighed.
+        calls: In each window; above 1 a sample is their mean.
         phases: Of a step: ``forward``, ``backward``, ``optimiser`` → seconds, one value a call.
         activation: Seconds of a forward pass with the gradient of the lowest trained tensor alone,
             so without the other weights' gradients.
@@ -110,6 +117,7 @@ class Candidate(Strict):
     flops: Flops | None = None
     seconds: list[NonNegativeFloat] = Field(default=[])
     warmup: list[NonNegativeFloat] = Field(default=[])
+    calls: PositiveInt = 1
     phases: dict[str, list[NonNegativeFloat]] = Field(default={})
     activation: list[NonNegativeFloat] = Field(default=[])
     memory: dict[str, NonNegativeInt] = Field(default={})

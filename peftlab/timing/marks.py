@@ -32,10 +32,6 @@ class Marks:
         else:
             self._moments.append((name, perf_counter()))
 
-    def clear(self) -> None:
-        """Forget everything noted."""
-        self._moments = []
-
     def seconds(self) -> dict[str, list[float]]:
         """Return the seconds of every phase, one value a call, in the order of the calls."""
         if self._cuda:

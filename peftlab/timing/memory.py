@@ -79,6 +79,7 @@ class Memory:
             "gradients": self.gradients,
             "optimiser": self.optimiser,
             "activations": self.activations,
+            "total": self.total,
         } | {
             f"{phase}_{kind}": size
             for phase, peak in self.peaks.items()

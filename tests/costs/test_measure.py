@@ -84,10 +84,10 @@ def test_recomputing_activations_keeps_fewer(settings):
 
 
 def test_what_does_not_fit_is_recorded_and_the_others_are_measured(settings, monkeypatch):
-    def full_memory(encoder, entry, seed):
+    def full_memory(encoder, entry, seed, **options):
         if entry["name"] == "lora":
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.\nmore")
-        return build(encoder, entry, seed)
+        return build(encoder, entry, seed, **options)
 
     build = measuring.__globals__["build"]
     monkeypatch.setitem(measuring.__globals__, "build", full_memory)

@@ -122,7 +122,13 @@ def candidate(label: str, size: float, timed: bool = True) -> Candidate:
         warmup=[0.1] if timed else [],
         phases={"forward": [0.3 * ms], "backward": [0.6 * ms], "optimiser": [0.1 * ms]},
         activation=[0.5 * ms],
-        memory={"weights": 10**6, "gradients": 2 * 10**6, "optimiser": 10**6, "activations": 10**6},
+        memory={
+            "weights": 10**6,
+            "gradients": 2 * 10**6,
+            "optimiser": 10**6,
+            "activations": 10**6,
+            "total": 5 * 10**6,
+        },
     )
 
 

@@ -187,6 +187,7 @@ def test_as_dict_is_flat_and_leaves_out_what_is_not_known():
         "gradients": 2,
         "optimiser": 3,
         "activations": 4,
+        "total": 7,
         "forward_allocated": 7,
         "forward_reserved": 9,
     }
