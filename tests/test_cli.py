@@ -196,7 +196,7 @@ def test_out_of_memory_is_recorded_with_a_batch_that_fits(own, tmp_path, monkeyp
 
 
 def test_an_interruption_says_how_to_go_on(file, tmp_path, capsys, monkeypatch):
-    def interrupted(self, limit):
+    def interrupted(self, limit, minutes):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("peftlab.experiments.grid.Grid.work", interrupted)
