@@ -109,6 +109,9 @@ def _encoder(settings: CostSettings, device: torch.device) -> Encoder:
         # has the same products
         attention = "eager" if device.type == "meta" else settings.attention
         encoder = shape(settings.encoder, settings.device, attention)
+        if device.type == "meta":
+            config: Any = encoder.backbone.config
+            config.pad_token_id = None  # or transformers looks for padding among the ids
     else:
         encoder = load_encoder(settings.encoder, attention=settings.attention)
         backbone: Any = encoder.backbone

@@ -72,13 +72,16 @@ def random_batch(encoder: Encoder, batch: int, length: int, seed: int = 0) -> Ba
         seed: Of the draw.
 
     Returns:
-        ``input_ids`` and ``attention_mask`` [batch, length], ``labels`` [batch].
+        ``input_ids`` and ``attention_mask`` [batch, length], ``labels`` [batch]. No mask on the meta
+        device: transformers would ask whether it masks anything, and nothing there has a value.
     """
     device = next(encoder.backbone.parameters()).device
     draws = torch.Generator().manual_seed(seed)
     words = torch.randint(5, encoder.anatomy.vocab_size, (batch, length), generator=draws)
     labels = torch.randint(2, (batch,), generator=draws)
-    inputs = {"input_ids": words, "attention_mask": torch.ones_like(words), "labels": labels}
+    inputs = {"input_ids": words, "labels": labels}
+    if device.type != "meta":
+        inputs["attention_mask"] = torch.ones_like(words)
     return {name: tensor.to(device) for name, tensor in inputs.items()}
 
 

@@ -29,7 +29,7 @@ IGNORED = -100
 POOLINGS = ("cls", "mean")
 
 
-def pool(hidden: Tensor, mask: Tensor, how: str) -> Tensor:
+def pool(hidden: Tensor, mask: Tensor | None, how: str) -> Tensor:
     """Make one vector of a sequence.
 
     ``cls`` takes the first state, ``mean`` is Σ mᵢhᵢ / Σ mᵢ over the real tokens, so that padding
@@ -37,7 +37,7 @@ def pool(hidden: Tensor, mask: Tensor, how: str) -> Tensor:
 
     Args:
         hidden: States [batch, length, d].
-        mask: 1 for real tokens, 0 for padding [batch, length].
+        mask: 1 for real tokens, 0 for padding [batch, length]; None: nothing is padding.
         how: ``"cls"`` or ``"mean"``.
 
     Returns:
@@ -45,6 +45,8 @@ def pool(hidden: Tensor, mask: Tensor, how: str) -> Tensor:
     """
     if how == "cls":
         return hidden[:, 0]
+    if mask is None:
+        return hidden.mean(1)
     return (hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
 
 
@@ -154,7 +156,7 @@ class ClassificationHead(LinearHead):
 
     def forward(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Return logits [batch, classes]."""
-        return self.scores(pool(hidden, batch["attention_mask"], self.pooling))
+        return self.scores(pool(hidden, batch.get("attention_mask"), self.pooling))
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the mean cross-entropy; labels are class indices [batch]."""
@@ -168,7 +170,7 @@ class RegressionHead(LinearHead):
 
     def forward(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Return values [batch]."""
-        return self.scores(pool(hidden, batch["attention_mask"], self.pooling)).squeeze(-1)
+        return self.scores(pool(hidden, batch.get("attention_mask"), self.pooling)).squeeze(-1)
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the mean squared error; labels are numbers [batch]."""
@@ -221,7 +223,7 @@ class ChoiceHead(LinearHead):
 
     def forward(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Return logits [batch, c] from hidden states [batch · c, length, d]."""
-        scores = self.scores(pool(hidden, batch["attention_mask"], self.pooling))
+        scores = self.scores(pool(hidden, batch.get("attention_mask"), self.pooling))
         count: int = batch["num_choices"]
         return scores.reshape(-1, count)
 
