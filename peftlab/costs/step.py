@@ -72,8 +72,8 @@ def random_batch(encoder: Encoder, batch: int, length: int, seed: int = 0) -> Ba
         seed: Of the draw.
 
     Returns:
-        ``input_ids`` and ``attention_mask`` [batch, length], ``labels`` [batch]. No mask on the meta
-        device: transformers would ask whether it masks anything, and nothing there has a value.
+        ``input_ids`` and ``attention_mask`` [batch, length], ``labels`` [batch]. No mask on the
+        meta device: transformers would ask whether it masks anything, and nothing there has a value.
     """
     device = next(encoder.backbone.parameters()).device
     draws = torch.Generator().manual_seed(seed)
