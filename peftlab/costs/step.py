@@ -73,7 +73,7 @@ def random_batch(encoder: Encoder, batch: int, length: int, seed: int = 0) -> Ba
 
     Returns:
         ``input_ids`` and ``attention_mask`` [batch, length], ``labels`` [batch]. No mask on the
-        meta device: transformers would ask whether it masks anything, and nothing there has a value.
+        meta device: transformers would ask whether it masks anything, and no value is there.
     """
     device = next(encoder.backbone.parameters()).device
     draws = torch.Generator().manual_seed(seed)
