@@ -106,7 +106,7 @@ class Tape(list[Work]):
 Part = Callable[[Tape, Mapping[str, States]], States]
 
 
-class Head(Protocol):
+class WithProducts(Protocol):
     """What stands on the encoder."""
 
     def products(self, tape: Tape, x: States) -> None:
@@ -214,7 +214,7 @@ def work(
     batch: int,
     length: int,
     *,
-    head: Head | None = None,
+    head: WithProducts | None = None,
     training: bool = True,
     kernel: Kernel = "math",
 ) -> Work:
