@@ -68,7 +68,8 @@ def task(source: str | Path | Mapping[str, Any], kind: str | None = None, **opti
             ``"language-model"`` (masked language modelling), for your own data.
         options: For your own data ``name``, ``language``, the fields (``text``, ``label``;
             ``tokens``, ``tags``; ``question``, ``context``, ``answers``; ``premise``, ``choices``),
-            ``labels`` and ``metrics``. For all: ``head_layers`` (1, or 2 with a tanh between), and
+            ``labels`` and ``metrics``. For all: ``head_layers`` (1, or 2 with a tanh between),
+            ``held_out`` (so many train rows are the test split, in place of the stored one), and
             ``stride``, ``max_question``, ``max_answer`` for questions; for language models
             ``mask_rate``, ``packed``, ``train_head``.
 
@@ -95,7 +96,7 @@ def task(source: str | Path | Mapping[str, Any], kind: str | None = None, **opti
         )
     row, config = _find(source)
     defaults = _parameters(row.kind)
-    allowed = {"head_layers", "stride", "max_question", "max_answer"} & defaults.keys()
+    allowed = {"head_layers", "held_out", "stride", "max_question", "max_answer"} & defaults.keys()
     for option in options:
         if option not in allowed:
             raise unknown(f"option of the task {source!r}", option, allowed)

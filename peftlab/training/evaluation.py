@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
 from peftlab.errors import NonFiniteLossError, OutOfMemoryError
-from peftlab.tasks.base import Evaluation, Feature, Task
+from peftlab.tasks.base import Evaluation, Feature, Row, Task
 from peftlab.tasks.multi import Heads, joined, like, members
 from peftlab.timing.capacity import out_of_memory, release
 from peftlab.training import batches
@@ -20,11 +21,25 @@ if TYPE_CHECKING:
     from peftlab.models import Model
 
 
+class Predictions(NamedTuple):
+    """What a model says of rows.
+
+    Attributes:
+        logits: One fp32 array a row, in their order: [classes], [choices], or [tokens, classes]
+            without padding.
+        loss: The head's mean loss over the labels, without dropout and without a method's penalty;
+            None where the rows have no labels, or the head computes another loss when it is scored.
+    """
+
+    logits: list[np.ndarray]
+    loss: float | None
+
+
 @torch.inference_mode()
 def predict(
     model: Model, features: Sequence[Feature], *, precision: Resolved = "fp32", batch_size: int = 64
-) -> list[np.ndarray]:
-    """Return the logits of every row, in the order of the rows.
+) -> Predictions:
+    """Return the logits of every row, and their loss.
 
     Args:
         model: Runs in evaluation mode; its mode is restored afterwards.
@@ -33,9 +48,6 @@ def predict(
         batch_size: Rows a batch; rows are batched by length, which changes no logit beyond
             rounding.
 
-    Returns:
-        One fp32 array a row: [classes], [choices], or [tokens, classes] without padding.
-
     Raises:
         NonFiniteLossError: A logit is infinite or not a number.
         OutOfMemoryError: The device has too little memory for one row.
@@ -43,6 +55,7 @@ def predict(
     lengths = [batches.length(f) for f in features]
     pad_id = pad_token(model)
     logits: list[np.ndarray] = [np.empty(0)] * len(features)
+    total, labels = 0.0, 0
     todo = batches.by_length(features, batch_size)[::-1]
     was_training = model.training
     model.eval()
@@ -50,10 +63,12 @@ def predict(
         while todo:
             rows = todo.pop()
             batch = batches.collate([features[i] for i in rows], pad_id)
-            batch.pop("labels", None)
+            if "targets" in batch:  # the head then scores these, not what a training step hides
+                batch.pop("labels", None)
             try:
                 with autocast(precision, model.device):
-                    out = model(batches.to_device(batch, model.device)).logits.float().cpu()
+                    found = model(batches.to_device(batch, model.device))
+                out = found.logits.float().cpu()
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
@@ -71,13 +86,17 @@ def predict(
                     f"The model's logits on {model.task.name!r} are not finite; choose a lower "
                     "learning rate" + (" or precision='fp32'." if precision == "bf16" else ".")
                 )
+            if found.loss is not None:
+                count = sum(batches.label_count(features[i]) for i in rows)
+                total, labels = total + float(found.loss) * count, labels + count
             # anything with a row a token is cut back to the row's own tokens
             per_token = out.dim() == 3
             for i, row in zip(rows, out.numpy(), strict=True):
                 logits[i] = row[: lengths[i]] if per_token else row
     finally:
         model.train(was_training)
-    return logits
+    complete = labels == sum(map(batches.label_count, features)) and labels > 0
+    return Predictions(logits, total / labels if complete else None)
 
 
 def evaluate(
@@ -102,17 +121,39 @@ def evaluate(
         batch_size: Rows a batch.
 
     Returns:
-        The metrics (fractions) and the scores of the single rows.
+        The metrics (fractions, and the mean ``loss`` where the head has one) and the scores of the
+        single rows.
 
     Raises:
         DataError: The task's kind or labels are not those of the model's head.
     """
     task = joined(task)
     features = encode(model, task, split, max_length)
-    logits = predict(
-        model, features, precision=resolve(precision, model.device), batch_size=batch_size
+    return scored(
+        model,
+        task,
+        task.rows(split),
+        features,
+        precision=resolve(precision, model.device),
+        batch_size=batch_size,
     )
-    return task.evaluate(task.rows(split), features, logits)
+
+
+def scored(
+    model: Model,
+    task: Task,
+    rows: Sequence[Row],
+    features: Sequence[Feature],
+    *,
+    precision: Resolved = "fp32",
+    batch_size: int = 64,
+) -> Evaluation:
+    """Score rows that are already encoded; arguments and errors as of :func:`predict`."""
+    found = predict(model, features, precision=precision, batch_size=batch_size)
+    evaluation = task.evaluate(rows, features, found.logits)
+    if found.loss is None:
+        return evaluation
+    return replace(evaluation, metrics={**evaluation.metrics, "loss": found.loss})
 
 
 def encode(model: Model, task: Task, split: str, max_length: int) -> list[Feature]:

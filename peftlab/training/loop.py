@@ -23,7 +23,7 @@ from peftlab.tasks.multi import MultiTask, joined
 from peftlab.timing.capacity import out_of_memory, release
 from peftlab.timing.phases import Phases
 from peftlab.training import batches, state
-from peftlab.training.evaluation import encode, pad_token, predict
+from peftlab.training.evaluation import encode, pad_token, scored
 from peftlab.training.mixture import Mixture
 from peftlab.training.precision import Resolved, autocast, resolve
 from peftlab.training.progress import ProgressBar
@@ -348,8 +348,8 @@ class _Run:
         progress = self.progress
         if not self.dev:
             return
-        logits = predict(self.model, self.dev, precision=self.precision)
-        metrics = self.task.evaluate(self.dev_rows, self.dev, logits).metrics
+        found = scored(self.model, self.task, self.dev_rows, self.dev, precision=self.precision)
+        metrics = found.metrics
         progress.evaluations.append(
             {
                 "step": progress.step,

@@ -100,3 +100,40 @@ def test_splits_that_are_not_there():
         task.rows("test")
     with pytest.raises(DataError, match="has 1 row, too few"):
         tasks.task({"train": ROWS[:1]}, kind="classification", labels=("often", "rare")).rows("dev")
+
+
+def test_held_out_train_rows_are_the_test_split():
+    task = tasks.task({"train": ROWS, "test": ROWS[:3]}, kind="classification", held_out=40)
+    assert task.options == {"kind": "classification", "held_out": 40}
+    assert task.sizes == {"train": 324, "dev": 36, "test": 40}
+    parts = [{row["text"] for row in task.rows(split)} for split in task.splits]
+    assert set.union(*parts) == {row["text"] for row in ROWS} and sum(map(len, parts)) == len(ROWS)
+    assert Counter(row["label"] for row in task.rows("test")) == {"often": 36, "rare": 4}
+    # a smaller train set leaves test and dev as they are
+    assert task.limit(train=50).rows("test") == task.rows("test")
+    assert task.provenance["splits"] == {
+        "train": "train without the rows of test and dev",
+        "dev": "cut from train without the rows of test: 10%, at most 1000 rows, stratified, "
+        "seed 20240607",
+        "test": "cut from train: at most 40 rows, stratified, seed 20240607",
+    }
+    stored = tasks.task(
+        {"train": ROWS, "dev": ROWS[:3], "test": ROWS[:3]}, kind="classification", held_out=40
+    )
+    assert stored.sizes == {"train": 360, "dev": 3, "test": 40}
+    assert stored.rows("test") == task.rows("test")
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, True, "40"])
+def test_held_out_is_a_number_of_rows(wrong):
+    with pytest.raises(SettingsError, match="held_out is"):
+        tasks.task({"train": ROWS}, kind="classification", held_out=wrong)
+
+
+def test_rows_can_be_held_out_only_where_there_are_enough():
+    with pytest.raises(DataError, match="has 400 rows, too few to cut a test split"):
+        tasks.task({"train": ROWS}, kind="classification", held_out=400).rows("train")
+    labels = ("often", "rare")
+    alone = tasks.task({"test": ROWS}, kind="classification", labels=labels, held_out=4)
+    with pytest.raises(DataError, match="no train split from which 4 rows"):
+        alone.rows("test")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,7 +18,7 @@ from peftlab.errors import (
     SettingsError,
     UnknownNameError,
 )
-from peftlab.training import TrainSettings, fit
+from peftlab.training import TrainSettings, fit, predict
 from peftlab.training.loop import learning_rate, optimiser_for
 from peftlab.training.precision import cpu_bf16, has_bf16, resolve
 
@@ -242,8 +243,6 @@ def test_out_of_memory_in_the_optimiser_is_one_too(make_model, words_task, monke
 
 
 def test_scoring_takes_smaller_batches_where_memory_is_short(make_model, words_task):
-    from peftlab.training import predict
-
     model = make_model()
     features = words_task.encode(words_task.rows("test"), model.encoder.tokenizer, 32)
     wanted = predict(model, features)
@@ -256,10 +255,33 @@ def test_scoring_takes_smaller_batches_where_memory_is_short(make_model, words_t
 
     model.forward = small_memory
     found = predict(model, features)
-    assert max(abs(a - b).max() for a, b in zip(found, wanted, strict=True)) < 1e-5
+    assert max(abs(a - b).max() for a, b in zip(found.logits, wanted.logits, strict=True)) < 1e-5
     most = 0
     with pytest.raises(OutOfMemoryError, match="single row"):
         predict(model, features)
+
+
+def test_every_evaluation_has_the_loss_of_the_development_split(make_model, words_task):
+    record = pl.train(make_model(), words_task, SETTINGS)
+    model, rows = make_model(), words_task.rows("dev")
+    fit(model, words_task, SETTINGS)
+    features = words_task.encode(rows, model.encoder.tokenizer, SETTINGS.max_length)
+    logits = np.stack(predict(model, features).logits)
+    right = [row["label"] for row in rows]
+    places = [words_task.labels.index(label) for label in right]
+    chances = torch.log_softmax(torch.from_numpy(logits), -1)[range(len(rows)), places]
+    best = next(e for e in record.evaluations if e.step == record.best_step)
+    assert best.metrics["loss"] == pytest.approx(-float(chances.mean()), abs=1e-5)
+    assert {"loss", "accuracy"} <= set(record.metrics["test"])
+    assert all("loss" in e.metrics for e in record.evaluations)
+
+
+def test_rows_without_labels_are_predicted_without_a_loss(make_model, words_task):
+    model = make_model()
+    rows = [{k: v for k, v in row.items() if k != "label"} for row in words_task.rows("test")]
+    features = words_task.encode(rows, model.encoder.tokenizer, 32)
+    found = predict(model, features)
+    assert found.loss is None and len(found.logits) == len(rows)
 
 
 def test_logits_that_are_not_finite_are_no_prediction(make_model, words_task):
@@ -332,14 +354,13 @@ def test_auto_precision_asks_the_processor():
 
 
 def test_a_row_scores_alone_as_in_a_batch(make_model, words_task):
-    from peftlab.training import predict
-
     model = make_model("full", family="roberta")
     rows = words_task.rows("test")
     features = words_task.encode(rows, model.encoder.tokenizer, 32)
     together = predict(model, features, batch_size=20)
     alone = predict(model, features, batch_size=1)
-    assert max(abs(a - b).max() for a, b in zip(together, alone, strict=True)) < 1e-5
+    assert max(abs(a - b).max() for a, b in zip(together.logits, alone.logits, strict=True)) < 1e-5
+    assert together.loss == pytest.approx(alone.loss, rel=1e-5)
 
 
 def _kill_at(stop: int):
