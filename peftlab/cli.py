@@ -88,6 +88,9 @@ def parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="measure peftlab against other libraries")
     bench.add_argument("name", metavar="NAME")
     bench.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
+    bench.add_argument(
+        "--folder", type=Path, help="record rows and machine in this folder of results"
+    )
     bench.set_defaults(do=_bench)
 
     methods = commands.add_parser(
@@ -209,6 +212,7 @@ def _cost(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     from peftlab import bench
+    from peftlab.results.store import bench_store
 
     measure = bench.get(options.name)
     _check_place(options.json)
@@ -219,7 +223,10 @@ def _bench(options: argparse.Namespace) -> int:
             f"{row.name:<12} {row.against:<24} {row.ratio:>6.2f}   "
             f"{row.low:>5.2f} – {row.high:<5.2f}   {row.unit}"
         )
-    _write([row._asdict() for row in rows], options.json)
+    _write([row.model_dump() for row in rows], options.json)
+    if options.folder is not None:
+        record = bench.recorded(options.name, rows)
+        print(f"recorded in {bench_store(options.folder).save(record, overwrite=True)}")
     return 0
 
 

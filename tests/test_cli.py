@@ -15,6 +15,7 @@ from peftlab.bench import Row
 from peftlab.cli import main
 from peftlab.methods import registry
 from peftlab.methods.finetuning import TopLayers
+from peftlab.results import bench_store
 
 FILE = """
 name = "small"
@@ -267,7 +268,8 @@ def test_a_mistake_in_methods_is_one_sentence(arguments, words, capsys):
 @pytest.fixture
 def measured(monkeypatch):
     """A benchmark that takes no time; the real ones have their own tests."""
-    rows = [Row("sst2", "trainer-padded-128", 5.0, 4.5, 5.5, "examples per second")]
+    unit = "examples per second"
+    rows = [Row(name="sst2", against="trainer-padded-128", ratio=5, low=4.5, high=5.5, unit=unit)]
     monkeypatch.setattr(bench, "get", lambda name: lambda: rows)
     return rows
 
@@ -285,6 +287,18 @@ def test_bench_prints_a_table_and_writes_json(measured, tmp_path, capsys):
             "unit": "examples per second",
         }
     ]
+
+
+def test_bench_records_rows_and_machine(measured, tmp_path, capsys):
+    for _ in range(2):  # a later run on the same machine replaces the earlier one
+        assert main(["bench", "throughput", "--folder", str(tmp_path)]) == 0
+    (record,) = bench_store(tmp_path).load_all("throughput")
+    assert record.rows == measured
+    assert record.processor and record.versions["peftlab"]
+    assert f"recorded in {tmp_path}" in capsys.readouterr().out
+    other = record.model_dump() | {"threads": 99}
+    with pytest.raises(ValueError, match="not that of benchmark and machine"):
+        type(record)(**other)
 
 
 def test_bench_asks_for_the_folder_before_it_measures(measured, tmp_path, capsys):

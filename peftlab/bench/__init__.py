@@ -6,15 +6,17 @@ needed to train, and nothing here is imported by the rest of the package.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from peftlab.bench.row import Row
 from peftlab.errors import unknown
+from peftlab.results.benches import BenchRecord, Row, bench_id
+from peftlab.results.record import Git
+from peftlab.timing import machine
 
 BENCHES = {"step": "peftlab.bench.step", "throughput": "peftlab.bench.throughput"}
 
-__all__ = ["BENCHES", "Row", "get"]
+__all__ = ["BENCHES", "Row", "get", "recorded"]
 
 
 def get(name: str) -> Callable[[], list[Row]]:
@@ -27,3 +29,20 @@ def get(name: str) -> Callable[[], list[Row]]:
         raise unknown("benchmark", name, BENCHES)
     run: Callable[[], list[Row]] = import_module(BENCHES[name]).run
     return run
+
+
+def recorded(name: str, rows: Sequence[Row]) -> BenchRecord:
+    """Return what a benchmark found, with the machine that it ran on just now."""
+    found = machine.describe()
+    processor = str(found["gpu"]["name"] if found["gpu"] else found["cpu"])
+    threads = None if found["gpu"] else int(found["torch_threads"])
+    return BenchRecord(
+        id=bench_id(name, processor, threads),
+        experiment=name,
+        processor=processor,
+        threads=threads,
+        rows=list(rows),
+        machine=found,
+        versions=machine.versions(),
+        git=Git(**machine.git()),
+    )

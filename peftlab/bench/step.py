@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from peftlab import methods
-from peftlab.bench.row import Row
 from peftlab.checkpoints.foreign import LIBRARIES
 from peftlab.costs.step import Batch, Pass, build, random_batch
 from peftlab.encoders import Encoder, shape
@@ -31,6 +30,7 @@ from peftlab.methods.prefix import Prefix
 from peftlab.methods.prompt import Prompt
 from peftlab.methods.unipelt import UniPELT
 from peftlab.models import INPUTS, Model, Output
+from peftlab.results.benches import Row
 from peftlab.timing import cost
 
 SHAPE, BATCH, LENGTH = "minilm-l6", 8, 64
@@ -103,7 +103,8 @@ def run(rounds: int = 30, device: str | None = None) -> list[Row]:
             min_rounds=rounds,
             min_seconds=1.0,
         )
-        rows.append(Row(label, library, *timed.ratio("ours"), unit=UNIT))
+        found = timed.ratio("ours")
+        rows.append(Row(name=label, against=library, unit=UNIT, **found._asdict()))
     return rows
 
 

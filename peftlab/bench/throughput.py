@@ -19,9 +19,9 @@ from typing import Any, cast
 import torch
 from tqdm.auto import tqdm
 
-from peftlab.bench.row import Row
 from peftlab.models import Model
 from peftlab.models import model as build
+from peftlab.results.benches import Row
 from peftlab.tasks import task as find_task
 from peftlab.tasks.base import Feature, Task
 from peftlab.timing.compare import Comparison
@@ -34,6 +34,7 @@ TASKS = {"sst2": "glue/sst2", "mrpc": "glue/mrpc"}
 BATCH, STEPS, WARM_UP, ROUNDS = 32, 16, 2, 5
 RATE = 3e-5
 LONGEST = 128
+UNIT = "examples/s, more is better"
 
 Timed = Callable[[], float]
 
@@ -70,7 +71,7 @@ def run(rounds: int = ROUNDS, steps: int = STEPS) -> list[Row]:
         comparison = compare(task_name, rounds, steps)
         for rival in ("trainer-padded-128", "trainer-dynamic"):
             ratio = comparison.ratio(rival, against="peftlab")
-            rows.append(Row(name, rival, *ratio, unit="examples/s, more is better"))
+            rows.append(Row(name=name, against=rival, unit=UNIT, **ratio._asdict()))
     return rows
 
 

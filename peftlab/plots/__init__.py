@@ -9,6 +9,7 @@ from peftlab.plots.overview import overview
 from peftlab.plots.page import Plot
 from peftlab.plots.quality import learning_rates, scores, trade_off, transfer
 from peftlab.plots.runs import learning_curves, phases
+from peftlab.plots.targets import ratios_to_target, validation_loss
 from peftlab.plots.versus import differences
 
 __all__ = [
@@ -19,10 +20,12 @@ __all__ = [
     "memory",
     "overview",
     "phases",
+    "ratios_to_target",
     "scores",
     "step_parts",
     "step_time",
     "surface",
     "trade_off",
     "transfer",
+    "validation_loss",
 ]

@@ -12,7 +12,7 @@ from peftlab.results.record import (
 )
 from peftlab.results.selection import best_rate, selected
 from peftlab.results.statistics import Interval, bootstrap, difference, score, summarise
-from peftlab.results.store import Store, book_results, cost_store, frame
+from peftlab.results.store import Store, bench_store, book_results, cost_store, frame
 
 __all__ = [
     "CurvePoint",
@@ -25,6 +25,7 @@ __all__ = [
     "Sizes",
     "Store",
     "Tokens",
+    "bench_store",
     "best_rate",
     "book_results",
     "bootstrap",

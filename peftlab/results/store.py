@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from peftlab.errors import RecordError
 from peftlab.files import replacing
+from peftlab.results.benches import BenchRecord
 from peftlab.results.costs import CostRecord
 from peftlab.results.record import Kept, Record
 
@@ -162,6 +163,11 @@ def read(path: Path, kind: type[R]) -> R:
 def cost_store(results: str | Path) -> Store[CostRecord]:
     """Return the records of cost in a folder of results; they lie apart, in ``cost``."""
     return Store(Path(results) / "cost", CostRecord)
+
+
+def bench_store(results: str | Path) -> Store[BenchRecord]:
+    """Return the records of benchmarks in a folder of results; they lie apart, in ``bench``."""
+    return Store(Path(results) / "bench", BenchRecord)
 
 
 def book_results(start: str | Path | None = None) -> Path:

@@ -146,3 +146,36 @@ def cost_record(batch: int = 8, timed: bool = True, encoder: str = "bert-base") 
         settings=settings,
         candidates={label: candidate(label, batch, timed) for label in METHODS},
     )
+
+
+#: Validation losses at steps 10, 20, 30: by method and seed.
+CURVES = {
+    "full": [[0.6, 0.4, 0.5], [0.6, 0.5, 0.3], [0.6, 0.45, 0.5]],
+    "slow": [[0.6, 0.5, 0.4], [0.6, 0.5, 0.42], [0.6, 0.5, 0.41]],
+    "lora": [[0.3, 0.5, 0.6], [0.6, 0.3, 0.4], [0.6, 0.6, 0.6]],
+}
+
+
+def curve_run(
+    label: str, seed: int, losses: list[float], scores: list[float] | None = None
+) -> Record:
+    """A run with these validation losses; its scores are 1 − loss unless they are given."""
+    scores = scores or [1 - loss for loss in losses]
+    points = [
+        EvaluationPoint(step=10 * n, epoch=n / 2, metrics={"loss": loss, "accuracy": score})
+        for n, (loss, score) in enumerate(zip(losses, scores, strict=True), start=1)
+    ]
+    return record(label, seed=seed).replaced(evaluations=points)
+
+
+def curve_runs() -> list[Record]:
+    return [curve_run(label, n, c) for label, seeds in CURVES.items() for n, c in enumerate(seeds)]
+
+
+def curve_cost() -> CostRecord:
+    """What a step costs; methods are found by their settings, not by their labels."""
+    made = cost_record()
+    settings = made.settings.model_copy(
+        update={"methods": {label: {"name": label} for label in METHODS}}
+    )
+    return CostRecord(id=settings.id, settings=settings, candidates=made.candidates)

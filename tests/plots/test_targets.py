@@ -1,0 +1,44 @@
+"""Figures of time to quality: lines end where the records do, and what was not reached says so."""
+
+from __future__ import annotations
+
+import pytest
+
+from peftlab.errors import RecordError
+from peftlab.plots import ratios_to_target, validation_loss
+from peftlab.results.targets import reach_table
+from tests.results.made import CURVES, curve_cost, curve_runs
+
+
+def test_the_loss_is_drawn_over_steps_seconds_and_flops():
+    plot = validation_loss(curve_runs(), curve_cost())
+    steps, seconds, flops = plot.figure.get_axes()
+    lines = {line.get_label(): line for line in steps.lines}
+    assert list(lines["slow"].get_xdata()) == [10, 20, 30]
+    assert list(lines["slow"].get_ydata()) == pytest.approx([0.6, 0.5, 0.41])
+    for axis in (seconds, flops):
+        ends = {line.get_label(): line.get_xdata()[-1] for line in axis.lines}
+        assert ends["lora"] < ends["full"]
+    dashed = [line for line in steps.lines if line.get_linestyle() == "--"]
+    assert [line.get_ydata()[0] for line in dashed] == [0.4]
+    assert len(plot.table) == 3 * 3 * 3
+    assert "full, 0.400" in plot.alt
+
+
+def test_what_was_never_reached_stands_at_the_top():
+    table = reach_table(curve_runs(), curve_cost(), slacks=(0.0, 0.1))
+    plot = ratios_to_target(table, "steps")
+    (axis,) = plot.figure.get_axes()
+    lines = {line.get_label(): list(line.get_ydata()) for line in axis.lines}
+    names = [label.get_text() for label in axis.get_yticklabels()]
+    never = axis.get_yticks()[names.index("not\nreached")]
+    assert lines["slow"] == [never, 1]
+    assert lines["lora"] == pytest.approx([2 / 3, 2 / 3])
+    assert set(plot.table["method"]) == set(CURVES) - {"full"}
+    assert "slow: never, 1" in plot.alt
+
+
+def test_the_baseline_alone_is_nothing_to_draw():
+    table = reach_table(curve_runs(), curve_cost())
+    with pytest.raises(RecordError, match="no method beside 'full'"):
+        ratios_to_target(table[table["method"] == "full"])
