@@ -194,12 +194,32 @@ def difference(
             f"Runs of seeds {sorted(left)} and {sorted(right)} cannot be paired: run both at the "
             "same seeds."
         )
-    a, b = [left[s] for s in shared], [right[s] for s in shared]
-    ours, theirs = _examples(a, split), _examples(b, split)
-    if ours is not None and theirs is not None:
-        return bootstrap(ours, theirs, confidence=confidence)
+    return paired([left[s] for s in shared], [right[s] for s in shared], split, confidence)
+
+
+def paired(
+    ours: Sequence[Record],
+    theirs: Sequence[Record],
+    split: str = "test",
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """Return ``ours − theirs`` in the main metric for runs that are paired by their place.
+
+    Over seeds and examples where the metric is the mean of the example scores; else over seeds.
+
+    Args:
+        ours: Runs of one cell.
+        theirs: As many of another.
+        split: Split or transfer task.
+        confidence: Of the interval.
+        resamples: Number of draws of the bootstrap.
+    """
+    a, b = _examples(ours, split), _examples(theirs, split)
+    if a is not None and b is not None:
+        return bootstrap(a, b, confidence=confidence, resamples=resamples)
     return seed_interval(
-        [x.score(split) - y.score(split) for x, y in zip(a, b, strict=True)], confidence
+        [x.score(split) - y.score(split) for x, y in zip(ours, theirs, strict=True)], confidence
     )
 
 

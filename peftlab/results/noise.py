@@ -1,0 +1,98 @@
+"""The noise floor: how far apart groups of runs are that differ in nothing but the seed.
+
+An A/A comparison of training. Every difference that it finds is noise, so it says which
+differences mean nothing, and whether the intervals of :mod:`peftlab.results.statistics` keep what
+they promise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from peftlab.errors import RecordError
+from peftlab.results.record import Record
+from peftlab.results.selection import cells
+from peftlab.results.statistics import Level, paired
+
+#: (z₀.₉₇₅ + z₀.₈) / z₀.₉₇₅: from the half-width of a 95 % interval to the difference that is seen
+#: with a probability of 0.8 (Cohen, 1988, Statistical power analysis, chapter 2).
+POWER = (1.9600 + 0.8416) / 1.9600
+
+
+class Noise(NamedTuple):
+    """What an A/A comparison found.
+
+    Attributes:
+        runs: That were there, all of one configuration.
+        seeds: In each of the two groups that were compared.
+        mean: Of the scores.
+        sd: Of the scores, over seeds.
+        floor: 95 % of the differences between two groups are at most so large.
+        false_alarms: Share of the comparisons whose 95 % interval leaves out 0; it should be 0.05.
+        detectable: A true difference of this size would be seen in four of five comparisons.
+        over: What the intervals take as random.
+    """
+
+    runs: int
+    seeds: int
+    mean: float
+    sd: float
+    floor: float
+    false_alarms: float
+    detectable: float
+    over: Level
+
+
+def noise(
+    records: Sequence[Record],
+    seeds: int = 3,
+    split: str = "test",
+    *,
+    draws: int = 400,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Noise:
+    """Compare runs with runs of the same configuration.
+
+    Args:
+        records: Runs of one cell and one rate that differ in the seed; 2 · ``seeds`` at least.
+        seeds: Runs in each of the two groups.
+        split: Split or transfer task.
+        draws: How often two groups without a common run are drawn.
+        resamples: Of the bootstrap of each comparison.
+        seed: Of the draws.
+
+    Raises:
+        RecordError: The runs differ in more than the seed, or are too few.
+    """
+    rates = {record.settings.learning_rate for record in records}
+    if len(cells(records)) != 1 or len(rates) != 1:
+        raise RecordError(
+            f"The {len(records)} runs are of {len(cells(records))} cells and {len(rates)} rates: "
+            "an A/A comparison takes runs that differ in nothing but the seed."
+        )
+    if len(records) < 2 * seeds:
+        raise RecordError(
+            f"{len(records)} runs are too few for two groups of {seeds}: run "
+            f"{2 * seeds - len(records)} more seeds."
+        )
+    random = np.random.default_rng(seed)
+    found = []
+    for _ in range(draws):
+        chosen = [records[i] for i in random.permutation(len(records))[: 2 * seeds]]
+        found.append(paired(chosen[:seeds], chosen[seeds:], split, resamples=resamples))
+    scores = [record.score(split) for record in records]
+    half = [(each.high - each.low) / 2 for each in found]
+    return Noise(
+        runs=len(records),
+        seeds=seeds,
+        mean=float(np.mean(scores)),
+        sd=float(np.std(scores, ddof=1)),
+        floor=float(np.quantile([abs(each.estimate) for each in found], 0.95)),
+        false_alarms=float(np.mean([each.verdict != "tie" for each in found])),
+        detectable=POWER * float(np.median(half)),
+        over=found[0].over,
+    )

@@ -1,0 +1,63 @@
+"""The noise floor, on runs whose noise is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from peftlab.errors import RecordError
+from peftlab.results.noise import noise
+from tests.results.made import record
+
+
+def runs(sd: float, count: int = 12, examples: int = 400):
+    """Runs that answer each example rightly with a probability of its own, shifted by the seed."""
+    random = np.random.default_rng(0)
+    ease = random.uniform(0.6, 1.0, examples)
+    made = []
+    for seed in range(count):
+        right = random.random(examples) < np.clip(ease + random.normal(0, sd), 0, 1)
+        scores = right.astype(float).tolist()
+        one = record("full", seed=seed, rows=examples)
+        made.append(
+            one.replaced(
+                example_scores={"test": scores},
+                metrics={"dev": {"accuracy": 0.8}, "test": {"accuracy": float(right.mean())}},
+            )
+        )
+    return made
+
+
+def test_the_floor_grows_with_the_noise_and_shrinks_with_seeds():
+    quiet, loud = noise(runs(0.0), draws=100), noise(runs(0.05), draws=100)
+    assert loud.floor > 1.5 * quiet.floor
+    assert loud.sd > quiet.sd
+    assert noise(runs(0.05), seeds=6, draws=100).floor < loud.floor
+    assert quiet.runs == 12 and quiet.seeds == 3
+    assert quiet.over == "seeds and examples"
+
+
+def test_without_noise_between_seeds_false_alarms_are_rare():
+    found = noise(runs(0.0), draws=100)
+    assert found.false_alarms <= 0.1
+    # what is seen in four of five comparisons is more than what chance does in one of twenty
+    assert found.detectable > found.floor
+
+
+def test_equal_runs_have_no_noise():
+    one = runs(0.0)[0]
+    settings = [
+        one.settings.model_copy(update={"training": {"seed": s, "learning_rate": 1e-3}})
+        for s in range(6)
+    ]
+    found = noise([one.replaced(settings=each) for each in settings], draws=5)
+    assert found[3:7] == pytest.approx((0, 0, 0, 0), abs=1e-12)
+
+
+def test_what_is_no_repetition_is_refused():
+    with pytest.raises(RecordError, match="5 runs are too few for two groups of 3: run 1 more"):
+        noise(runs(0.0)[:5])
+    with pytest.raises(RecordError, match="2 cells"):
+        noise([*runs(0.0), record("lora")])
+    with pytest.raises(RecordError, match="2 rates"):
+        noise([*runs(0.0), record("full", rate=1e-4)])
