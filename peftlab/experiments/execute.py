@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from peftlab.experiments.earlier import USES
 from peftlab.experiments.plan import MAJORITY, open_task
 from peftlab.results.record import Git, Parameters, Record, RunSettings, Sizes
 from peftlab.tasks.base import Task
 from peftlab.timing import Phases, machine
+
+if TYPE_CHECKING:
+    from peftlab.models import Model
+
+#: Where the model of an earlier run is kept, by the run's id.
+Kept = Callable[[str], Path]
 
 
 class Executor:
@@ -19,8 +26,15 @@ class Executor:
     def __init__(self) -> None:
         self._tasks: dict[str, Task] = {}
 
-    def __call__(self, run: RunSettings, folder: Path) -> Record:
-        """Do one run; see :func:`peftlab.train` for what is raised."""
+    def __call__(self, run: RunSettings, folder: Path, kept: Kept, keep: bool = False) -> Record:
+        """Do one run; see :func:`peftlab.train` for what is raised.
+
+        Args:
+            run: What to do.
+            folder: For its checkpoints.
+            kept: Where the models of runs lie that others build on.
+            keep: Whether others build on this one.
+        """
         clock = Phases()
         limits: dict[str, int] = dict(run.limits)  # type: ignore[arg-type]  # literal keys
         shared: dict[str, Any] = {k: v for k, v in limits.items() if k == "test"}
@@ -30,7 +44,7 @@ class Executor:
             transfer = [self.task(n, how).limit(**shared) for n in run.transfer]
         if run.method["name"] == MAJORITY:
             return majority(run, task, transfer, clock)
-        return _train(run, task, transfer, folder, clock)
+        return _train(run, task, transfer, folder, clock, kept, keep)
 
     def task(self, name: str, options: Mapping[str, Any]) -> Task:
         """Return a task, opened with its options and read at most once."""
@@ -41,30 +55,62 @@ class Executor:
 
 
 def _train(
-    run: RunSettings, task: Task, transfer: list[Task], folder: Path, clock: Phases
+    run: RunSettings,
+    task: Task,
+    transfer: list[Task],
+    folder: Path,
+    clock: Phases,
+    kept: Kept,
+    keep: bool,
 ) -> Record:
     """Build and train the model of a run, on the GPU where there is one."""
     import torch
 
-    from peftlab.models import model as build
+    from peftlab.checkpoints import swap_language
     from peftlab.training import TrainSettings, train
 
     with clock("load"):
-        model = build(
-            run.encoder, task, run.method, seed=run.seed, random_weights=run.random_weights
-        )
+        model = _built(run, task, kept)
         if torch.cuda.is_available():
             model.to("cuda")
-    return train(
+    uses: Any = run.model_options.get(USES, {})
+
+    def speak(other: Task) -> None:
+        """Put in the adapter of the language that is scored next."""
+        swap_language(model, kept(uses["languages"].get(other.language, uses["language"])))
+
+    record = train(
         model,
         task,
         TrainSettings(**run.training),  # type: ignore[arg-type]
         transfer=transfer,
+        before_transfer=speak if "languages" in uses else None,
         folder=folder,
         keep_checkpoint=True,  # until the record is written: a kill in between must not lose it
         label=run.method_label,
         clock=clock,
     )
+    if keep:
+        model.save(kept(run.id))
+    return record
+
+
+def _built(run: RunSettings, task: Task, kept: Kept) -> Model:
+    """Build the model of a run, from earlier runs where it uses some."""
+    from peftlab.checkpoints import fuse, swap_language
+    from peftlab.encoders import load_encoder
+    from peftlab.models import model as build
+
+    uses: Any = run.model_options.get(USES, {})
+    if "fuse" in uses:
+        encoder = load_encoder(run.encoder, random_weights=run.random_weights)
+        folders = [kept(earlier) for earlier in uses["fuse"]]
+        how: Any = {k: run.method[k] for k in ("dropout", "regularization")}
+        return fuse(encoder, task, folders, seed=run.seed, **how)
+    model = build(run.encoder, task, run.method, seed=run.seed, random_weights=run.random_weights)
+    if "language" in uses:
+        swap_language(model, kept(uses["language"]))
+    return model
 
 
 def majority(run: RunSettings, task: Task, transfer: list[Task], clock: Phases) -> Record:

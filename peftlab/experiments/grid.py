@@ -16,14 +16,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
+from peftlab.checkpoints.format import FILE
 from peftlab.errors import OutOfMemoryError, TrainingError
-from peftlab.experiments.execute import Executor
+from peftlab.experiments.earlier import used
+from peftlab.experiments.execute import Executor, Kept
 from peftlab.experiments.plan import Experiment
 from peftlab.results.record import Git, Record, RunSettings, now
 from peftlab.results.store import Store
 from peftlab.timing import machine
 
-Execute = Callable[[RunSettings, Path], Record]
+#: Does a run, with a folder for its checkpoints; says where models are kept, and whether to keep
+#: this one.
+Execute = Callable[[RunSettings, Path, Kept, bool], Record]
 WORK = ".peftlab"
 POLL_SECONDS = 1.0
 
@@ -34,8 +38,9 @@ class Grid:
 
     Attributes:
         experiment: What is to be run.
-        store: Where records go; checkpoints and locks lie in ``.peftlab`` beside them.
-        execute: Does one run, with a folder for its checkpoints.
+        store: Where records go; checkpoints, locks and the models of earlier runs lie in
+            ``.peftlab`` beside them.
+        execute: Does one run.
         report: Is given one line a finished run.
         retry: Run again what failed before this grid was started.
         records: What is recorded, by id.
@@ -51,6 +56,7 @@ class Grid:
     def __post_init__(self) -> None:
         self.started = now()
         self._execute = self.execute or Executor()
+        self._earlier = self.experiment.every_earlier_run()
         self.refresh()
 
     def runs(self) -> list[RunSettings]:
@@ -58,18 +64,35 @@ class Grid:
         return [run for cell in self.experiment.cells() for run in cell.runs(self.records)]
 
     def pending(self) -> list[RunSettings]:
-        """Return the runs that can be done now."""
-        return [run for run in self.runs() if run.id not in self.records]
+        """Return the runs that can be done now: earlier ones in place of those that wait."""
+        open_runs = [run for run in self.runs() if run.id not in self.records]
+        return list({each.id: each for run in open_runs for each in self._next(run)}.values())
+
+    def kept(self, run_id: str) -> Path:
+        """Return where the model of an earlier run is or would be."""
+        return self._folder("models") / run_id
 
     def left(self) -> int:
         """Return how many runs are still to be done, undecided ones included."""
-        left = 0
+        left, waited_for = 0, set()
         for cell in self.experiment.cells():
             open_runs = [r for r in cell.runs(self.records) if r.id not in self.records]
             undecided = cell.size() - len(cell.runs(self.records))
             # Where every rate failed, nothing is open and the other seeds are never decided.
             left += len(open_runs) + (undecided if open_runs else 0)
-        return left
+            waited_for |= {i for run in open_runs for i in used(run) if not self._is_kept(i)}
+        return left + len(waited_for - {run.id for run in self.runs()})
+
+    def _next(self, run: RunSettings) -> list[RunSettings]:
+        """Return what to do for a run: those it builds on, or itself; nothing if one failed."""
+        missing = [self._earlier[i] for i in used(run) if not self._is_kept(i)]
+        if any(r.id in self.records and self.records[r.id].status != "ok" for r in missing):
+            return []
+        return missing or [run]
+
+    def _is_kept(self, run_id: str) -> bool:
+        recorded = self.store.has(self.experiment.name, run_id)
+        return recorded and (self.kept(run_id) / FILE).is_file()
 
     def work(self, limit: int | None = None, minutes: float | None = None) -> int:
         """Do runs until all are recorded, beside other processes that do the same.
@@ -108,8 +131,8 @@ class Grid:
         before = -1
         while before != len(self.records):  # a first stage that is complete decides more runs
             before = len(self.records)
-            for run in self.pending():
-                if not self.store.has(self.experiment.name, run.id):
+            for run in [*self.pending(), *self._earlier.values()]:
+                if run.id in self.records or not self.store.has(self.experiment.name, run.id):
                     continue
                 record = self.store.load(self.experiment.name, run.id)
                 stale = record.status != "ok" and record.created < self.started
@@ -120,7 +143,7 @@ class Grid:
         """Do one run and write its record, whatever becomes of it."""
         folder = self._folder("runs") / run.id
         try:
-            done = self._execute(run, folder)
+            done = self._execute(run, folder, self.kept, run.id in self._earlier)
             found = done.settings.encoder_fingerprint
             settings = run.model_copy(update={"encoder_fingerprint": found})
             record = done.replaced(settings=settings, experiment=self.experiment.name)
@@ -135,7 +158,9 @@ class Grid:
                 versions=machine.versions(),
                 git=Git(**machine.git()),
             )
-        self.store.save(record, overwrite=self.retry)
+        # an earlier run is done again where its record came without its model, as in a new clone
+        if run.id not in self._earlier or run.id not in self.records:
+            self.store.save(record, overwrite=self.retry)
         shutil.rmtree(folder, ignore_errors=True)
         self.records[record.id] = record
         self.report(self._line(record))
@@ -154,7 +179,8 @@ class Grid:
         try:
             # It may have been finished between our look at the records and the lock.
             self.refresh()
-            yield run.id not in self.records
+            done = self._is_kept(run.id) if run.id in self._earlier else run.id in self.records
+            yield not done
         finally:
             lock.release()
 

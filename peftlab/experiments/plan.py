@@ -12,9 +12,10 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
+    BeforeValidator,
     Field,
     JsonValue,
     NonNegativeInt,
@@ -27,7 +28,8 @@ from pydantic import (
 
 from peftlab import methods
 from peftlab.errors import SettingsError, unknown
-from peftlab.results.record import Record, RunSettings, Strict, sentence
+from peftlab.experiments.earlier import USES, Earlier, Uses
+from peftlab.results.record import Entry, Record, RunSettings, Strict, named, sentence
 from peftlab.results.selection import best_rate
 from peftlab.training.settings import TrainSettings
 
@@ -109,6 +111,8 @@ class Experiment(Strict):
         tasks: Names, or tables with limits.
         methods: Label in the table → preset name or settings; ``majority`` is the control that
             predicts the most frequent label and trains nothing.
+        earlier: Label → a run that others build on; see :mod:`peftlab.experiments.earlier`.
+        uses: Label of a method → the earlier runs that its models are built from.
         settings: Of the training loop, but for rate and seed.
         tuning: Learning rates and the seed at which they are compared.
         seeds: Of the reported runs.
@@ -117,9 +121,11 @@ class Experiment(Strict):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     question: str = Field(min_length=1)
-    encoders: list[EncoderEntry] = Field(min_length=1)
-    tasks: list[TaskEntry] = Field(min_length=1)
-    methods: dict[str, dict[str, Any]] = Field(min_length=1)
+    encoders: list[Annotated[EncoderEntry, BeforeValidator(named)]] = Field(min_length=1)
+    tasks: list[Annotated[TaskEntry, BeforeValidator(named)]] = Field(min_length=1)
+    methods: dict[str, Entry] = Field(min_length=1)
+    earlier: dict[str, Earlier] = Field(default={})
+    uses: dict[str, Uses] = Field(default={})
     settings: dict[str, Any] = Field(default={})
     tuning: Tuning
     seeds: list[NonNegativeInt] = Field(min_length=1)
@@ -127,25 +133,14 @@ class Experiment(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _short_forms(cls, data: Any) -> Any:
-        """Let a plain name stand where a table would only say ``name``."""
-        if not isinstance(data, dict):
+    def _one_encoder(cls, data: Any) -> Any:
+        """Let ``encoder`` stand for a list of one."""
+        if not isinstance(data, dict) or "encoder" not in data:
             return data
+        if "encoders" in data:
+            raise ValueError("name the encoders in encoder or in encoders, not in both")
         data = dict(data)
-        if "encoder" in data:
-            if "encoders" in data:
-                raise ValueError("name the encoders in encoder or in encoders, not in both")
-            data["encoders"] = [data.pop("encoder")]
-
-        def named(entry: Any) -> Any:
-            return {"name": entry} if isinstance(entry, str) else entry
-
-        for key in ("encoders", "tasks"):
-            if isinstance(data.get(key), list):
-                data[key] = [named(entry) for entry in data[key]]
-        if isinstance(data.get("methods"), dict):
-            data["methods"] = {label: named(entry) for label, entry in data["methods"].items()}
-        return data
+        return data | {"encoders": [data.pop("encoder")]}
 
     @model_validator(mode="after")
     def _can_run(self) -> Experiment:
@@ -159,6 +154,12 @@ class Experiment(Strict):
         for label in named.union(*(task.without for task in self.tasks)):
             if label not in self.methods:
                 raise unknown("method in this experiment", label, self.methods)
+        for label, uses in self.uses.items():
+            if label not in self.methods:
+                raise unknown("method in this experiment", label, self.methods)
+            for name in uses.labels():
+                if name not in self.earlier:
+                    raise unknown("earlier run in this experiment", name, self.earlier)
         ids = [run.id for cell in self.cells() for run in cell.tuning_runs()]
         if len(set(ids)) < len(ids):
             raise ValueError("two runs are the same: a rate, task, encoder or method is repeated")
@@ -173,6 +174,35 @@ class Experiment(Strict):
         if not chosen:
             raise ValueError(f"tuning.learning_rates has no rates for the method {label!r}")
         return list(chosen)
+
+    def earlier_runs(self, encoder: EncoderEntry, seed: int) -> dict[str, RunSettings]:
+        """Return by label the earlier runs that runs with an encoder and a seed build on."""
+        return {label: self._earlier(each, encoder, seed) for label, each in self.earlier.items()}
+
+    def every_earlier_run(self) -> dict[str, RunSettings]:
+        """Return by id every earlier run that some run of the grid may build on."""
+        seeds = {*self.seeds, self.tuning.seed}
+        return {
+            run.id: run
+            for encoder in self.encoders
+            for seed in seeds
+            for run in self.earlier_runs(encoder, seed).values()
+        }
+
+    def _earlier(self, entry: Earlier, encoder: EncoderEntry, seed: int) -> RunSettings:
+        task = TaskEntry.model_validate(entry.task)
+        seed = seed if entry.seed is None else entry.seed
+        chosen = self.settings | entry.settings
+        return RunSettings(
+            encoder=encoder.name,
+            random_weights=encoder.random_weights,
+            task=task.name,
+            task_options=task.how,
+            limits=task.limits,  # type: ignore[arg-type]  # pydantic checks the keys
+            method=methods.get(entry.method).settings(),
+            method_label=str(entry.method["name"]),
+            training=train_settings(chosen, entry.learning_rate, seed).as_dict(),
+        )
 
     def cells(self) -> Iterator[CellPlan]:
         """Yield every cell of the grid, task by task."""
@@ -204,12 +234,17 @@ class CellPlan:
         if transfer is None:
             names = self.experiment.transfer
             transfer = [name.replace("{task}", self.task.name) for name in names]
+        options: dict[str, Any] = {}
+        if self.label in self.experiment.uses:
+            there = self.experiment.earlier_runs(self.encoder, seed)
+            options[USES] = self.experiment.uses[self.label].ids(there)
         return RunSettings(
             encoder=self.encoder.name,
             random_weights=self.encoder.random_weights,
             task=self.task.name,
             task_options=self.task.how,
             limits=self.task.limits,  # type: ignore[arg-type]  # pydantic checks the keys
+            model_options=options,
             method=method,
             method_label=self.label,
             training=training,

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
@@ -64,6 +65,15 @@ class Strict(BaseModel):
             raise type(error)(f"In the experiment file {file}: {error}") from None
 
 
+def named(entry: Any) -> Any:
+    """Let a plain name stand where a table would only say ``name``."""
+    return {"name": entry} if isinstance(entry, str) else entry
+
+
+#: A method in a file that people write: the name of a preset, or a table of settings.
+Entry = Annotated[dict[str, Any], BeforeValidator(named)]
+
+
 class RunSettings(Strict):
     """What decides a run. Equal settings are the same run and have the same id.
 
@@ -83,7 +93,8 @@ class RunSettings(Strict):
             before ``after``, the ids of those runs; of one with several heads ``heads``, unless
             they are those of the tasks trained on, and ``added``, name and seed of later heads; of
             one that is a mean of those runs ``averaged``, their weights; and digests of weights
-            that other checkpoints gave it: ``language``, ``task_adapter``, ``loaded``.
+            that other checkpoints gave it: ``language``, ``task_adapter``, ``loaded``. In an
+            experiment ``uses``, the ids of the runs that it was built from.
         method: Name and settings, as :meth:`peftlab.methods.base.Method.settings` gives them.
         method_label: What the table calls the method; not part of the id.
         training: Every field of :class:`peftlab.training.TrainSettings` (empty but for the seed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -31,6 +31,7 @@ def train(
     settings: TrainSettings | None = None,
     *,
     transfer: Sequence[Task] = (),
+    before_transfer: Callable[[Task], object] | None = None,
     folder: str | Path | None = None,
     experiment: str = "",
     label: str = "",
@@ -51,6 +52,7 @@ def train(
             model with several heads, any of the tasks may train.
         settings: Every knob of the loop.
         transfer: Tasks with the same labels, such as other languages, to score afterwards.
+        before_transfer: Is given each of them before it is scored, to prepare the model for it.
         folder: Where checkpoints go. A run that was killed continues from there; the folder is
             emptied of them when the run is done.
         experiment: Name of the experiment that the run belongs to.
@@ -103,6 +105,8 @@ def train(
     options: dict[str, Any] = {"max_length": settings.max_length, "precision": settings.precision}
     for name, each in {"test": task, **{other.name: other for other in transfer}}.items():
         with clock("test" if name == "test" else "transfer"):
+            if before_transfer is not None and name != "test":
+                before_transfer(each)
             scored = evaluate(model, each, **options)
         metrics[name] = scored.metrics
         for part, found in (scored.parts or {name: scored}).items():

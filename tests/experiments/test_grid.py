@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from peftlab.checkpoints.format import FILE
 from peftlab.cli import main
 from peftlab.errors import NonFiniteLossError, OutOfMemoryError, RecordError
 from peftlab.experiments import Experiment, read
+from peftlab.experiments.earlier import used
 from peftlab.experiments.grid import Grid
 from peftlab.results.record import Record
 from peftlab.results.store import Store
@@ -56,11 +58,15 @@ class Stub:
         self.seconds = seconds
         self.errors: dict[float | None, Exception] = {}
 
-    def __call__(self, run, folder):
+    def __call__(self, run, folder, kept, keep=False):
         self.runs.append(run.id)
+        assert all((kept(i) / FILE).is_file() for i in used(run))
         time.sleep(self.seconds)
         if run.learning_rate in self.errors:
             raise self.errors[run.learning_rate]
+        if keep:
+            kept(run.id).mkdir(parents=True, exist_ok=True)
+            (kept(run.id) / FILE).touch()
         dev = 0.5 + (run.learning_rate or 0)
         return record(dev=dev, accuracy=dev).replaced(settings=run, experiment="")
 
