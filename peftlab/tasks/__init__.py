@@ -52,7 +52,7 @@ def names() -> list[str]:
 def task(source: str | Path | Mapping[str, Any], kind: str | None = None, **options: Any) -> Task:
     """Make a task from a known data set, or from your own data.
 
-    Known data sets go by short names: ``glue/sst2``, ``squad``, ``sib200/deu_Latn``, ``xsid/de``,
+    Known data sets go by short names: ``glue/sst2``, ``squad``, ``xnli/de``, ``sib200/deu_Latn``,
     ``pocket/nli``. They are looked for in the folder ``PEFTLAB_DATA``, then on the hub; pocket
     tasks are generated. Nothing is read before it is needed. Where a data set hides its test labels
     (GLUE, SQuAD), its validation split is ``test`` and ``dev`` is cut from train with a fixed seed.
@@ -120,7 +120,8 @@ def _find(name: str) -> tuple[catalog.DataSet, str | None]:
         if prefix == row.name and row.configs:
             if config in row.configs or (row.configs == catalog.ANY and config):
                 return row, config
-            raise unknown(f"config of the data set {row.name!r}", config, row.configs)
+            what = "language" if row.language == "{config}" else "config"
+            raise unknown(f"{row.name!r} {what}", config, row.configs)
         if name == row.name:
             example = "<config>" if row.configs == catalog.ANY else row.configs[0]
             raise DataError(f"The data set {name!r} has configs: name one, as in {name}/{example}.")

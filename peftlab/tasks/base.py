@@ -154,6 +154,11 @@ class Task(ABC):
         return self.metrics[0]
 
     @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the logits stand for: tasks of one kind with equal outputs can share a head."""
+        return self.labels
+
+    @property
     def splits(self) -> tuple[str, ...]:
         """The splits that there are."""
         there = set(self.data.splits)

@@ -11,7 +11,7 @@ import numpy as np
 from peftlab.errors import DataError, SettingsError
 from peftlab.tasks import metrics as scores
 from peftlab.tasks.base import Evaluation, Task
-from peftlab.tasks.fields import CHUNK, Feature, Row, check_length, inputs, require
+from peftlab.tasks.fields import CHUNK, Feature, Row, check_length, hidden, inputs, require
 from peftlab.tasks.heads import ChoiceHead, Head
 from peftlab.tasks.splits import Data
 
@@ -31,7 +31,7 @@ class ChoiceTask(Task):
         choices: The fields with the choices.
         label: The field with the index of the right choice, from 0.
         ask: A field that says what is asked, such as COPA's ``question``; None: nothing.
-        prompts: What to add to the premise for each value of ``ask``.
+        prompts: What to add to the premise for each value of ``ask``; None: the value itself.
         metrics: Out of the metrics of classification; the first is the main one.
         options: As for :class:`Task`.
     """
@@ -65,7 +65,7 @@ class ChoiceTask(Task):
             require(row, name, str, where, "text")
         if self.ask is not None:
             asked = require(row, self.ask, str, where, "text")
-            if asked not in self.prompts:
+            if self.prompts and asked not in self.prompts:
                 known = ", ".join(map(repr, self.prompts))
                 raise DataError(
                     f"{where}: the field {self.ask!r} is {asked!r}, but should be one of {known}."
@@ -76,9 +76,15 @@ class ChoiceTask(Task):
         label: int = require(row, self.label, int, where, "the index of a choice")
         if not 0 <= label < len(self.labels):
             raise DataError(
-                f"{where}: the label {label} is not in the label set 0 to {len(self.labels) - 1}."
+                f"{where}: the label {label} is not in the label set 0 to {len(self.labels) - 1}"
+                f"{hidden(label)}."
             )
         return label
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """One score, whatever the number of choices."""
+        return ("score",)
 
     def stratum(self, row: Row) -> Hashable:
         """Return the index of the right choice."""
@@ -88,7 +94,7 @@ class ChoiceTask(Task):
     def _first(self, row: Row) -> str:
         if self.ask is None:
             return str(row[self.premise])
-        return f"{row[self.premise]} {self.prompts[row[self.ask]]}"
+        return f"{row[self.premise]} {self.prompts.get(row[self.ask], row[self.ask])}"
 
     def encode(
         self, rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_length: int
@@ -133,6 +139,10 @@ class ChoiceTask(Task):
         )
 
     def majority(self, train: Sequence[Row], rows: Sequence[Row]) -> list[int]:
-        """Predict the position that is right most often in ``train``."""
-        [(best, _)] = Counter(self._target(row, "A train row") for row in train).most_common(1)
+        """Predict the position that is right most often in ``train``.
+
+        Rows of ``train`` may have more choices than those of this task.
+        """
+        positions = [row[self.label] for row in train if row[self.label] < len(self.labels)]
+        [(best, _)] = Counter(positions).most_common(1)
         return [best] * len(rows)

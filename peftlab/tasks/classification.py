@@ -12,7 +12,7 @@ import numpy as np
 from peftlab.errors import DataError, SettingsError
 from peftlab.tasks import metrics as scores
 from peftlab.tasks.base import Evaluation, Task
-from peftlab.tasks.fields import CHUNK, Feature, Labels, Row, check_length, inputs, require
+from peftlab.tasks.fields import CHUNK, LABEL, Feature, Labels, Row, check_length, inputs, require
 from peftlab.tasks.heads import ClassificationHead, Head, RegressionHead
 from peftlab.tasks.splits import Data
 
@@ -71,7 +71,8 @@ class ClassificationTask(_SentenceTask):
         text: One text field, or two for pairs.
         label: The field with the label.
         labels: Label names in the order of the integer labels; None: those of the train split.
-        metrics: Out of ``accuracy``, ``macro_f1``, ``f1`` and ``mcc``; the first is the main one.
+        metrics: Out of ``accuracy`` (which is micro-F1 over all classes), ``macro_f1``, ``f1`` and
+            ``mcc``; the first is the main one.
         options: As for :class:`Task`.
     """
 
@@ -93,7 +94,7 @@ class ClassificationTask(_SentenceTask):
         if labels:
             self._label_set = Labels(labels)
         else:
-            self._label_set = Labels.found(*self._train_values(label, (str, int), "a label"))
+            self._label_set = Labels.found(*self._train_values(label, (str, int), LABEL))
         self.labels = self._label_set.names
         if not self.labels:
             raise DataError(f"The train split of {name!r} holds no rows to take labels from.")
@@ -105,7 +106,7 @@ class ClassificationTask(_SentenceTask):
 
     def target(self, row: Row, where: str) -> int:
         """Return the index of the row's label."""
-        value = require(row, self.label, (str, int), where, "a label")
+        value = require(row, self.label, (str, int), where, LABEL)
         return self._label_set.index(value, where)
 
     def stratum(self, row: Row) -> Hashable:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 Feature = dict[str, Any]
 
+#: What :func:`require` calls the label of a class.
+LABEL = "a label"
 #: Rows that are tokenised in one call; bounds the memory for offsets.
 CHUNK = 1000
 
@@ -43,7 +45,10 @@ def require(row: Row, name: str, kinds: type | tuple[type, ...], where: str, mea
         )
     value = row[name]
     if not isinstance(value, kinds) or isinstance(value, bool):
-        raise DataError(f"{where}: the field {name!r} is {short(value)}, but should be {meant}.")
+        none = hidden(value) if meant == LABEL else ""
+        raise DataError(
+            f"{where}: the field {name!r} is {short(value)}, but should be {meant}{none}."
+        )
     return value
 
 
@@ -70,9 +75,17 @@ class Labels:
         """Return the position of a label, or raise a DataError that names it."""
         if isinstance(value, Hashable) and value in self._index and not isinstance(value, bool):
             return self._index[value]
-        hint = " (labels of this split are hidden)" if value == -1 else ""
         known = ", ".join(map(repr, self.names[:8])) + (" …" if len(self.names) > 8 else "")
-        raise DataError(f"{where}: the label {short(value)} is not in the label set {known}{hint}.")
+        raise DataError(
+            f"{where}: the label {short(value)} is not in the label set {known}{hidden(value)}."
+        )
+
+
+def hidden(label: object) -> str:
+    """Return what to add to a complaint about a label that stands for none."""
+    if label not in (None, -1, ""):
+        return ""
+    return " (labels of this split are hidden: score another, or cut a test split with held_out)"
 
 
 def check_length(max_length: int, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -266,16 +266,17 @@ def members(task: Task) -> tuple[Task, ...]:
 def like(task: Task, known: Sequence[Task]) -> Task:
     """Return the known task whose head a task can use.
 
-    It is the one of that name, or else the only one of the same kind and labels.
+    It is the one of that name, or else the only one of the same kind and labels. Choices have no
+    labels of their own: any head for choices can rank any number of them.
 
     Raises:
         DataError: None is of that kind with these labels, or several are and none has the name.
     """
-    fit = [each for each in known if (each.kind, each.labels) == (task.kind, task.labels)]
+    fit = [each for each in known if (each.kind, each.outputs) == (task.kind, task.outputs)]
     if not fit:
         raise DataError(
             f"The model was made for {_words(known)} and cannot be trained or scored on "
-            f"{task.name!r}: their kinds or label sets differ; add_task() adds a head for it."
+            f"{task.name!r}: their {_difference(task, known)}; add_task() adds a head for it."
         )
     same = [each for each in fit if each.name == task.name]
     if len(fit) > 1 and not same:
@@ -284,6 +285,22 @@ def like(task: Task, known: Sequence[Task]) -> Task:
             "to use."
         )
     return (same or fit)[0]
+
+
+def _difference(task: Task, known: Sequence[Task]) -> str:
+    """Say how a task differs from known ones: for a single one of its kind, by the labels."""
+    same = [each for each in known if each.kind == task.kind]
+    if len(same) != 1:
+        return "kinds or label sets differ"
+    extra, lacking = (
+        [name for name in one.labels if name not in other.labels]
+        for one, other in ((task, same[0]), (same[0], task))
+    )
+    if not extra and not lacking:
+        return "labels stand in another order"
+    found = [f"{task.name!r} has {', '.join(map(repr, extra[:3]))}"] if extra else []
+    found += [f"{same[0].name!r} has {', '.join(map(repr, lacking[:3]))}"] if lacking else []
+    return "label sets differ (only " + ", only ".join(found) + ")"
 
 
 def _words(tasks: Sequence[Task]) -> str:

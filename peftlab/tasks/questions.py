@@ -14,12 +14,12 @@ import numpy as np
 from peftlab.errors import DataError, SettingsError
 from peftlab.tasks import metrics as scores
 from peftlab.tasks.base import Evaluation, Task
-from peftlab.tasks.fields import CHUNK, Feature, Row, check_length, inputs, require, short
+from peftlab.tasks.fields import CHUNK, Feature, Row, check_length, hidden, inputs, require, short
 from peftlab.tasks.heads import Head, QuestionHead
 from peftlab.tasks.splits import Data
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 #: The shortest input that holds a piece of question and a piece of context.
 SHORTEST = 16
@@ -73,10 +73,12 @@ class QuestionTask(Task):
         if not texts or len(texts) != len(starts):
             raise DataError(
                 f"{where} has {len(texts)} answers and {len(starts)} starts: every question needs "
-                "an answer, and every answer a start."
+                f"an answer, and every answer a start{'' if texts else hidden('')}."
             )
         for text, start in zip(texts, starts, strict=True):
-            if not text or context[start : start + len(text)] != text:
+            if not text:
+                raise DataError(f"{where}: the answer is blank{hidden(text)}.")
+            if context[start : start + len(text)] != text:
                 raise DataError(
                     f"{where}: the answer {short(text)} does not stand at character {start} of the "
                     f"field {self.context!r}."
@@ -111,8 +113,7 @@ class QuestionTask(Task):
             )
             for i, number in enumerate(encoded["overflow_to_sample_mapping"]):
                 offsets = np.array(encoded["offset_mapping"][i], dtype=np.int32)
-                in_context = np.array([part == 1 for part in encoded.sequence_ids(i)])
-                offsets[~in_context] = -1
+                offsets[~in_context(encoded, i)] = -1
                 feature = inputs(encoded, i) | {"row": begin + number, "offsets": offsets}
                 if self.answers in chunk[number]:
                     feature["labels"] = self._span(chunk[number], offsets)
@@ -182,6 +183,16 @@ class QuestionTask(Task):
             "exact_match": float(np.mean([scores.exact_match(p, refs) for p, refs in pairs])),
         }
         return Evaluation({name: values[name] for name in self.metrics}, f1)
+
+
+def in_context(encoded: BatchEncoding, i: int) -> np.ndarray:
+    """Say which tokens of the i-th window are of its second text [length].
+
+    Without special tokens around the texts, later windows do not say of which text a token is; what
+    is neither special nor of the first text is of the second.
+    """
+    parts, special = encoded.sequence_ids(i), encoded[i].special_tokens_mask
+    return np.array([p != 0 and not s for p, s in zip(parts, special, strict=True)])
 
 
 def best_span(start: np.ndarray, end: np.ndarray, longest: int) -> tuple[float, int, int]:

@@ -11,6 +11,7 @@ import torch
 
 from peftlab.errors import NonFiniteLossError, OutOfMemoryError
 from peftlab.tasks.base import Evaluation, Feature, Row, Task
+from peftlab.tasks.coverage import warn_of_unknown
 from peftlab.tasks.multi import Heads, joined, like, members
 from peftlab.timing.capacity import out_of_memory, release
 from peftlab.training import batches
@@ -159,14 +160,19 @@ def scored(
 def encode(model: Model, task: Task, split: str, max_length: int) -> list[Feature]:
     """Tokenise a split for a model; with several heads, the features' ``task`` names their head.
 
-    Two tasks may share a head; their rows still are of two tasks, which ``group`` names.
+    Two tasks may share a head; their rows still are of two tasks, which ``group`` names. Warns of a
+    task of which the tokenizer does not know many pieces.
 
     Raises:
         DataError: As :func:`check_fit`; or the split is missing.
     """
     heads = check_fit(model, task)
-    assert model.encoder.tokenizer is not None
-    features = task.encode(task.rows(split), model.encoder.tokenizer, max_length)
+    tokenizer = model.encoder.tokenizer
+    assert tokenizer is not None
+    features = task.encode(task.rows(split), tokenizer, max_length)
+    for each in members(task):
+        own = (f for f in features if f.get("task", each.name) == each.name)
+        warn_of_unknown(each, own, tokenizer, model.encoder.name)
     if isinstance(model.head, Heads):
         for feature in features:
             own = feature.get("task", task.name)

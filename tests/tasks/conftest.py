@@ -104,42 +104,6 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def made_up(kind: str, options: dict[str, Any], count: int) -> list[dict[str, Any]]:
-    """Make rows for a kind of task, as its class is set up: every label occurs in turn."""
-    rows = []
-    for i in range(count):
-        text = f"{WORDS[i % 20]} river {WORDS[(7 * i) % 20]} moves"
-        if kind == "qa":
-            context = f"anna sings in oslo . the {text} under the bridge ."
-            answer = {"text": ["oslo"], "answer_start": [context.index("oslo")]}
-            row = {"question": "where is anna ?", "context": context, "answers": answer}
-            rows.append(row | {"title": f"article {i % 7}", "id": str(i)})
-            continue
-        if kind == "tagging":
-            labels = options["labels"]
-            tags = [labels[0], labels[1 + 2 * (i % (len(labels) // 2))], labels[0]]
-            words, field = ["anna", "sings", WORDS[i % 20]], options.get("tokens", "tokens")
-            rows.append({field: words, options.get("tags", "tags"): tags})
-            continue
-        if kind == "choice":
-            row = {"premise": text, "label": i % 2}
-            row |= {
-                name: f"{text} {name}" for name in options.get("choices", ("choice1", "choice2"))
-            }
-            if options.get("ask"):
-                row[options["ask"]] = list(options["prompts"])[i % 2]
-            rows.append(row)
-            continue
-        row = {name: f"{text} {name}" for name in options.get("text", ("text",))}
-        label = options.get("label", "label")
-        if kind == "regression":
-            row[label] = (i % 11) / 2
-        else:
-            row[label] = options["labels"][i % len(options["labels"])]
-        rows.append(row)
-    return rows
-
-
 def right_logits(task: Any, features: list[dict[str, Any]]) -> list[np.ndarray]:
     """Return logits that say what the labels say."""
     result = []

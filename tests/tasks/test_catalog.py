@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from peftlab import tasks
-from peftlab.errors import DataError, OfflineError, UnknownNameError
+from peftlab.errors import DataError, UnknownNameError
 from peftlab.tasks import catalog
 from peftlab.training.batches import collate
 
-from .conftest import made_up, right_logits, write
+from .conftest import right_logits, write
+from .stored import KEPT, STORED, stored
 
 READ = [row for row in catalog.ROWS if not row.generated]
 
@@ -26,21 +27,28 @@ def short_name(row):
     return f"{row.name}/{'deu_Latn' if row.configs == catalog.ANY else row.configs[0]}"
 
 
+def test_there_are_made_up_rows_of_every_data_set():
+    assert set(STORED) == {row.name for row in READ}
+
+
 @pytest.mark.parametrize("row", READ, ids=lambda row: row.name)
 def test_row_loads_encodes_learns_and_scores(row, tmp_path, monkeypatch, tokenizer):
-    name = short_name(row)
+    name, kept = short_name(row), KEPT.get(row.name, 120)
     folder = tmp_path / row.folder
     if row.configs:
         folder /= name.rpartition("/")[2]
     for split in set(row.splits.values()):
-        write(folder / f"{split}.jsonl.gz", made_up(row.kind, dict(row.options), 120))
+        write(folder / f"{split}.jsonl.gz", stored(row.name))
     monkeypatch.setenv("PEFTLAB_DATA", str(tmp_path))
     task = tasks.task(name)
-    assert task.splits == ("train", "dev", "test")
+    trained = row.trained_in is None or name.rpartition("/")[2] in row.trained_in
+    assert task.splits == (("train", "dev", "test") if trained else ("test",))
     sizes = task.sizes
-    if row.cut:
-        assert sizes["train"] + sizes["dev"] == 120
-        assert 0 < sizes["dev"] <= row.cut.share * 120
+    assert sizes["test"] == kept
+    if row.cut and trained:
+        assert sizes["train"] + sizes["dev"] == kept
+        assert 0 < sizes["dev"] <= row.cut.share * kept
+    assert task.provenance.get("rows", "") == row.changed
     assert task.provenance["source"] == "folder"
     assert str(tmp_path) not in str(task.provenance)
 
@@ -60,7 +68,7 @@ def test_row_loads_encodes_learns_and_scores(row, tmp_path, monkeypatch, tokeniz
     assert evaluation.metrics[task.main_metric] == pytest.approx(1)
     assert set(evaluation.metrics) == set(task.metrics)
     assert len(evaluation.example_scores) == len(rows)
-    if task.kind != "qa":
+    if task.kind != "qa" and trained:
         assert tasks.majority(task).metrics[task.main_metric] < 0.99
 
 
@@ -93,9 +101,8 @@ def test_generated_configs_are_those_of_the_generator():
 
 
 def test_zero_shot_language_has_a_test_split_only(tmp_path, monkeypatch):
-    row = next(r for r in catalog.ROWS if r.name == "xsid")
     for split in ("validation", "test"):
-        write(tmp_path / "xsid" / "de" / f"{split}.jsonl.gz", made_up(row.kind, row.options, 40))
+        write(tmp_path / "xsid" / "de" / f"{split}.jsonl.gz", stored("xsid"))
     monkeypatch.setenv("PEFTLAB_DATA", str(tmp_path))
     task = tasks.task("xsid/de")
     assert task.splits == ("test",)
@@ -114,7 +121,9 @@ def test_names_are_unique_and_all_known_names_resolve():
     ("name", "sentence"),
     [
         ("glue/sst", r"no data set 'glue/sst': did you mean 'glue/sst2'"),
-        ("xsid/dee", r"no config of the data set 'xsid' 'dee': did you mean 'de'"),
+        ("xsid/dee", r"no 'xsid' language 'dee': did you mean 'de'"),
+        ("xnli/xx", r"no 'xnli' language 'xx': known are 'ar', 'bg', "),
+        ("udpos/English", r"no 'udpos' language 'English': "),
     ],
 )
 def test_unknown_names(name, sentence):
@@ -125,6 +134,19 @@ def test_unknown_names(name, sentence):
 def test_missing_config_is_asked_for():
     with pytest.raises(DataError, match=r"'sib200' has configs: name one, as in sib200/<config>"):
         tasks.task("sib200")
+
+
+def test_a_folder_may_lack_splits_of_a_language(tmp_path, monkeypatch):
+    for split in ("validation", "test"):
+        write(tmp_path / "xnli" / "de" / f"{split}.jsonl.gz", stored("xnli"))
+    write(tmp_path / "wikiann" / "th" / "test.jsonl.gz", stored("wikiann"))
+    monkeypatch.setenv("PEFTLAB_DATA", str(tmp_path))
+    assert tasks.task("xnli/de").sizes == {"dev": 120, "test": 120}
+    with pytest.raises(
+        DataError, match=r"has no train split \(it has dev, test\): .* train on glue/mnli\.$"
+    ):
+        tasks.task("xnli/de").rows("train")
+    assert tasks.task("wikiann/th").splits == ("test",)
 
 
 def test_misspelt_config_of_a_folder(tmp_path, monkeypatch):
@@ -147,12 +169,6 @@ def test_missing_split_file_is_named(tmp_path, monkeypatch):
         tasks.task("squad").rows("test")
 
 
-def test_data_set_that_is_not_on_the_hub_names_the_folder(monkeypatch):
-    monkeypatch.delenv("PEFTLAB_DATA", raising=False)
-    with pytest.raises(OfflineError, match=r"not on the hub: put it at xsid/de/test\.jsonl\.gz"):
-        tasks.task("xsid/de").rows("test")
-
-
 def test_hub_away_fails_at_once_and_names_the_offline_way(tmp_path):
     code = (
         "import time, peftlab as pl, datasets\n"
@@ -171,31 +187,6 @@ def test_hub_away_fails_at_once_and_names_the_offline_way(tmp_path):
     assert "glue_rte/validation.jsonl.gz" in out
     assert "PEFTLAB_DATA" in out
     assert float(out.rsplit(maxsplit=1)[1]) == 0
-
-
-def test_hub_rows_are_used_where_the_folder_has_none(monkeypatch):
-    datasets = pytest.importorskip("datasets")
-    from peftlab.tasks import sources
-
-    row = next(r for r in catalog.ROWS if r.name == "glue/rte")
-    asked = []
-
-    def load_dataset(hub, config, revision=None):
-        asked.append((hub, config, revision))
-        rows = made_up(row.kind, row.options, 20)
-        return datasets.DatasetDict(
-            {split: datasets.Dataset.from_list(rows) for split in ("train", "validation")}
-        )
-
-    sources._hub_splits.cache_clear()
-    monkeypatch.delenv("PEFTLAB_DATA", raising=False)
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    task = tasks.task("glue/rte")
-    assert asked == []  # nothing is read before it is needed
-    assert task.sizes == {"train": 18, "dev": 2, "test": 20}
-    assert asked == [("nyu-mll/glue", "rte", None)]
-    assert task.provenance["source"] == "hub"
-    sources._hub_splits.cache_clear()
 
 
 def test_import_is_light():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
+from tokenizers import processors
 
 from peftlab import tasks
 from peftlab.errors import SettingsError
@@ -107,6 +110,16 @@ def test_a_long_context_is_read_through_windows(tokenizer):
         for start, end in f["offsets"][f["offsets"][:, 0] >= 0]:
             covered[start:end] = True
     assert all(covered[i] for i, c in enumerate(CONTEXT) if c != " ")
+
+
+def test_windows_of_a_tokenizer_that_adds_no_special_tokens(bert):
+    bare = copy.deepcopy(bert)
+    bare.backend_tokenizer.post_processor = processors.Sequence([])
+    task = questions([QUESTION])
+    features = task.encode([QUESTION], bare, 40)
+    assert len(features) > 2
+    assert features[0]["input_ids"][0] != bare.cls_token_id
+    assert task.evaluate([QUESTION], features, right_logits(task, features)).metrics["f1"] == 1
 
 
 def test_the_best_span_of_all_windows_is_the_answer(tokenizer):

@@ -71,7 +71,11 @@ def own(rows=ROWS, **options):
         ({"stars": "low"}, r"Row 1 of the split 'dev' has no field 'sentence'.*has 'stars'"),
         ({"sentence": None, "stars": "low"}, r"Row 1 .* field 'sentence' is None, .* be text"),
         ({"sentence": "x", "stars": "mid"}, r"label 'mid' is not in the label set 'high', 'low'"),
-        ({"sentence": "x", "stars": None}, r"field 'stars' is None, but should be a label"),
+        (
+            {"sentence": "x", "stars": None},
+            r"'stars' is None, but should be a label \(labels of this split are hidden: score "
+            r"another, or cut a test split with held_out\)\.$",
+        ),
         ({"sentence": "x", "stars": -1}, r"label -1 .*labels of this split are hidden"),
     ],
 )
@@ -96,7 +100,18 @@ CHOICE = {"premise": "p", "choice1": "a", "choice2": "b", "label": 1}
         ("tagging", TAGS, {"tokens": "a b"}, "'tokens' is 'a b', but should be a list of words"),
         ("tagging", TAGS, {"tokens": ["a", 3]}, "'tokens' holds something that is no text"),
         ("tagging", TAGS, {"tags": ["O", "B-Y"]}, "label 'B-Y' is not in the label set"),
-        ("qa", ANSWER, {"answers": {"text": [], "answer_start": []}}, "every question needs an"),
+        (
+            "qa",
+            ANSWER,
+            {"answers": {"text": [], "answer_start": []}},
+            r"every question needs an answer, .* a start \(labels of this split are hidden",
+        ),
+        (
+            "qa",
+            ANSWER,
+            {"answers": {"text": [""], "answer_start": [0]}},
+            r"the answer is blank \(labels of this split are hidden",
+        ),
         (
             "qa",
             ANSWER,
