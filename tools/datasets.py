@@ -30,7 +30,8 @@ def configs(row: DataSet, data: Path) -> list[str | None]:
         return []
     if row.configs:
         return sorted(path.name for path in folder.iterdir() if path.is_dir())
-    return [None] if any(candidates(folder, (row.splits["test"],))) else []
+    last = row.splits.get("test", row.splits.get("train", ""))
+    return [None] if any(candidates(folder, (last,))) else []
 
 
 def found(row: DataSet, data: Path) -> dict[str, Any]:

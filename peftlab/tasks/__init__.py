@@ -23,6 +23,12 @@ from peftlab.tasks.multi import MultiTask, like
 from peftlab.tasks.questions import QuestionTask
 from peftlab.tasks.tagging import TaggingTask
 
+#: Options that may be given for a known data set; the others are those of its row in the table.
+CHOSEN = {
+    *("head_layers", "held_out", "stride", "max_question", "max_answer"),
+    *("mask_rate", "packed", "train_head"),
+}
+
 __all__ = ["Evaluation", "Head", "Task", "majority", "names", "task"]
 
 KINDS: dict[str, type[Task]] = {
@@ -96,7 +102,7 @@ def task(source: str | Path | Mapping[str, Any], kind: str | None = None, **opti
         )
     row, config = _find(source)
     defaults = _parameters(row.kind)
-    allowed = {"head_layers", "held_out", "stride", "max_question", "max_answer"} & defaults.keys()
+    allowed = CHOSEN & defaults.keys()
     for option in options:
         if option not in allowed:
             raise unknown(f"option of the task {source!r}", option, allowed)

@@ -13,12 +13,14 @@ import torch
 from peftlab import tasks
 from peftlab.errors import DataError, UnknownNameError
 from peftlab.tasks import catalog
-from peftlab.training.batches import collate
+from peftlab.training.batches import collate, label_count
+from tests.conftest import tiny_tokenizer
 
 from .conftest import right_logits, write
 from .stored import KEPT, STORED, stored
 
-READ = [row for row in catalog.ROWS if not row.generated]
+READ = [row for row in catalog.ROWS if not row.generated and row.kind != "language-model"]
+TEXTS = [row for row in catalog.ROWS if row.kind == "language-model"]
 
 
 def short_name(row):
@@ -70,6 +72,25 @@ def test_row_loads_encodes_learns_and_scores(row, tmp_path, monkeypatch, tokeniz
     assert len(evaluation.example_scores) == len(rows)
     if task.kind != "qa" and trained:
         assert tasks.majority(task).metrics[task.main_metric] < 0.99
+
+
+@pytest.mark.parametrize("row", TEXTS, ids=lambda row: row.name)
+def test_texts_are_cut_and_encoded(row, tmp_path, monkeypatch):
+    name = short_name(row)
+    folder = tmp_path / row.folder
+    if row.configs:
+        folder /= name.rpartition("/")[2]
+    field = row.options["text"]
+    rows = [{field: f"the old river walks {'. ' * i}"} for i in range(100)]
+    empty = [{"text": " "}, {"text": " = a heading = "}] if row.change else []
+    write(folder / f"{row.splits['train']}.jsonl.gz", [*rows, *empty])
+    monkeypatch.setenv("PEFTLAB_DATA", str(tmp_path))
+    assert tasks.task(name).sizes == {"train": 90, "dev": 10}
+    task = tasks.task(name, held_out=20, packed=True)
+    assert task.sizes == {"train": 72, "dev": 8, "test": 20}
+    assert task.options == {"held_out": 20, "packed": True}
+    features = task.encode(task.rows("test"), tiny_tokenizer("bert"), 32)
+    assert 0 < sum(map(label_count, features)) < sum(len(f["input_ids"]) for f in features)
 
 
 @pytest.mark.parametrize("row", [r for r in catalog.ROWS if r.generated], ids=lambda row: row.name)

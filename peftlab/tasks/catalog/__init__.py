@@ -11,7 +11,7 @@ in ``task.provenance``.
 
 from __future__ import annotations
 
-from peftlab.tasks.catalog import choices, domains, glue, indic, languages, pocket
+from peftlab.tasks.catalog import choices, domains, glue, indic, languages, pocket, texts
 from peftlab.tasks.catalog.dataset import ANY, DataSet
 
 __all__ = ["ANY", "ROWS", "DataSet"]
@@ -22,5 +22,6 @@ ROWS = (
     *languages.ROWS,
     *choices.ROWS,
     *indic.ROWS,
+    *texts.ROWS,
     *pocket.ROWS,
 )

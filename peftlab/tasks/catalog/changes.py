@@ -62,5 +62,11 @@ def answered(row: Row) -> list[Row]:
     return [row | {"answers": _by_field(found)}] if found else []
 
 
+def with_words(row: Row) -> list[Row]:
+    """Empty lines and headings are left out."""
+    text = str(row.get("text", "")).strip()
+    return [row] if text and not text.startswith("=") else []
+
+
 def _by_field(answers: list[Row]) -> Row:
     return {name: [answer[name] for answer in answers] for name in ("text", "answer_start")}
