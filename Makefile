@@ -102,28 +102,41 @@ support: env env-next $(MINILM)  ## run support and parity tests and write their
 	$(NEXT) $(PYTEST) --support $(SUPPORT) tests/methods/test_contract.py -k "test_support or test_merge_and_back"
 	$(PY) $(PYTEST) --parity $(PARITY) tests/methods tests/serving/test_several.py --ignore=tests/methods/test_contract.py
 
-# What needs a GPU: slices of at most ten minutes, in the order of what they settle. They need no
-# network and no environment of their own, only a Python that has what pyproject.toml asks for.
-# Started again, a slice goes on where it was; records go to book/results.
+# What needs a GPU: slices of at most ten minutes, in the order of what they settle. The first six need
+# no network and no environment of their own: Python 3.11 with torch, transformers, pandas, scipy,
+# pydantic and filelock, for `correct` pytest, pytest-timeout and hypothesis, for `bench` peft. `train`
+# and `chapters` also need the hub (HF_HUB_OFFLINE=0), `chapters` the extra `test`. A slice that is
+# started again goes on where it was. Records go to book/results; the new ones into one archive too.
 GPU_PYTHON ?= $(if $(wildcard $(PY)),$(PY),$(PYTHON))
-GPU_RUN := $(GPU_PYTHON) -m peftlab.cli run --minutes 6
-SLICES := correct cost inference bench train chapters
+GPU_ARCHIVE ?= $(EXECUTED)/gpu-records.tar.gz
+# Nothing begins after so many minutes: the longest cell takes some minutes more.
+GPU_RUN := $(GPU_PYTHON) -m peftlab.cli run --minutes 5
+SLICES := correct cost variants capacity inference bench train chapters
 SLICE ?= correct
 .PHONY: gpu-suite $(addprefix gpu-,$(SLICES))
-gpu-suite: gpu-$(SLICE)  ## run SLICE=correct, cost, inference, bench, train or chapters on a GPU
+gpu-suite:  ## run SLICE=correct, cost, variants, capacity, inference, bench, train or chapters on a GPU
+	@mkdir -p $(EXECUTED)
+	@touch $(EXECUTED)/gpu-begun
+	@code=0; $(MAKE) --no-print-directory gpu-$(SLICE) || code=$$?; \
+	find book/results -name '*.json' -newer $(EXECUTED)/gpu-begun | tar -czf $(GPU_ARCHIVE) -T -; \
+	echo "$$(tar -tzf $(GPU_ARCHIVE) | wc -l) new records are in $(GPU_ARCHIVE)"; exit $$code
 
 gpu-correct:
-	$(GPU_PYTHON) -m pytest -q -m "gpu" tests
+	$(GPU_PYTHON) -m pytest -q -m gpu $(shell grep -rl --include='test_*.py' 'mark\.gpu' tests)
 gpu-cost:
 	$(GPU_RUN) book/experiments/cost-gpu.toml
+gpu-variants:
+	$(GPU_RUN) book/experiments/cost-variants-gpu.toml
+gpu-capacity:
+	$(GPU_RUN) book/experiments/cost-capacity-gpu.toml
 gpu-inference:
 	$(GPU_RUN) book/experiments/cost-inference-gpu.toml
 gpu-bench:
-	$(GPU_PYTHON) -m peftlab.cli bench step --json bench-step-gpu.json
+	$(GPU_PYTHON) -m peftlab.cli bench step --folder book/results
 gpu-train:
 	$(GPU_RUN) book/experiments/glue-complete.toml
 gpu-chapters:
-	$(GPU_PYTHON) -m tools.chapters copy $(EXECUTED)/gpu
+	$(GPU_PYTHON) -m tools.chapters copy $(EXECUTED)/gpu --first-of-part
 	PEFTLAB_MODE=full $(GPU_PYTHON) -m pytest -q --nbmake --nbmake-timeout=300 --overwrite $(EXECUTED)/gpu
 
 # --- book -----------------------------------------------------------------------------------

@@ -5,27 +5,33 @@ from __future__ import annotations
 import gc
 import os
 import random
-from dataclasses import asdict, dataclass
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from statistics import median
 from typing import Any, cast
 
 import torch
 from pydantic import JsonValue
 
 from peftlab import methods
+from peftlab.costs import ways
+from peftlab.costs.capacity import largest_batches
 from peftlab.costs.plan import Rounds
-from peftlab.costs.step import Batch, Pass, build, random_batch
-from peftlab.encoders import SHAPES, Encoder, load_encoder, shape
+from peftlab.costs.step import Batch, Pass, build, encoder_of, parameters, random_batch
+from peftlab.encoders import SHAPES, Encoder, shape
 from peftlab.errors import OutOfMemoryError, SettingsError
 from peftlab.methods.work import work
-from peftlab.models import Model, summary
-from peftlab.results.costs import MERGED, Candidate, CostRecord, CostSettings, Flops
-from peftlab.results.record import Git, Parameters
+from peftlab.results.costs import COMPILED, MERGED, Candidate, CostRecord, CostSettings, Flops
+from peftlab.results.record import Git
 from peftlab.tasks.heads import Head
-from peftlab.timing import cost, energy, flops, machine, memory
+from peftlab.timing import NoisyTiming, cost, energy, flops, machine, memory, quiet
 from peftlab.timing.capacity import out_of_memory, release
 from peftlab.timing.ceilings import ceilings
 from peftlab.timing.clock import clock
 from peftlab.timing.marks import Marks
+from peftlab.training.precision import has_bf16
 
 SEED = 0
 
@@ -35,6 +41,7 @@ class _Ready:
     """A method that is built, with what is known of it before it is timed."""
 
     run: Pass
+    call: Callable[[], object]
     found: dict[str, Any]
 
 
@@ -49,43 +56,50 @@ def measure(
         experiment: Name of the experiment file.
 
     Returns:
-        The record. A method that did not fit into memory has an error in it and no times.
+        The record. A method that did not fit into memory, or that cannot be run in another way, has
+        an error in it and no times.
 
     Raises:
         OutOfMemoryError: The baseline does not fit.
+        SettingsError: The encoder does not take such texts, or the device has no bf16.
         TimingError: Other processes use the GPU.
+
+    Warns:
+        NoisyTiming: Other programs use the CPU, or the samples spread widely.
     """
     rounds = rounds or Rounds()
-    _check_length(settings)
     device = torch.device(settings.device)
+    _check_length(settings)
+    _check_precision(settings, device)
     if device.type == "cuda":
         machine.refuse_shared()
     before = machine.describe() | {"load_average": os.getloadavg()[0]}
+    if device.type != "meta":
+        before["cores_busy"] = _watch()
+    joules: dict[str, JsonValue] = {}
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(SEED)
-        encoder = _encoder(settings, device)
-        ready, failed = _prepare(settings, encoder)
-        if settings.baseline in failed:
-            raise OutOfMemoryError(
-                f"The baseline {settings.baseline!r} cannot be measured on {settings.batch} × "
-                f"{settings.length} tokens ({failed[settings.baseline].error}); choose a smaller "
-                "cell."
-            )
-        joules = {} if device.type == "meta" else _time(settings, ready, rounds)
+        if settings.mode == "capacity":
+            candidates = largest_batches(settings)
+        else:
+            candidates, joules = _compare(settings, rounds)
     return CostRecord(
         id=settings.id,
         experiment=experiment,
         settings=settings,
-        candidates={
-            label: failed[label] if label in failed else Candidate(**ready[label].found)
-            for label in settings.methods
-        },
+        candidates=candidates,
         joules=joules,
-        ceilings={} if device.type == "meta" else ceilings(device).as_dict(),
+        ceilings={} if device.type == "meta" else _ceilings(device, torch.get_num_threads()),
         machine=before | {"after": machine.clocks()},
         versions=machine.versions(),
         git=Git(**machine.git()),
     )
+
+
+@cache
+def _ceilings(device: torch.device, threads: int) -> dict[str, JsonValue]:
+    """Measure what a device reaches at most with so many threads, once a process."""
+    return ceilings(device).as_dict()
 
 
 def _check_length(settings: CostSettings) -> None:
@@ -102,34 +116,65 @@ def _check_length(settings: CostSettings) -> None:
             )
 
 
-def _encoder(settings: CostSettings, device: torch.device) -> Encoder:
-    """Build the backbone that all methods share, on its device."""
-    if settings.encoder in SHAPES:
-        # what has no values cannot be asked whether it is padded; eager attention does not ask, and
-        # has the same products
-        attention = "eager" if device.type == "meta" else settings.attention
-        encoder = shape(settings.encoder, settings.device, attention)
-        if device.type == "meta":
-            config: Any = encoder.backbone.config
-            config.pad_token_id = None  # or transformers looks for padding among the ids
-    else:
-        encoder = load_encoder(settings.encoder, attention=settings.attention)
-        backbone: Any = encoder.backbone
-        backbone.to(device)
-    if settings.checkpointing:
-        encoder.recompute()
-    return encoder
+def _check_precision(settings: CostSettings, device: torch.device) -> None:
+    """Refuse a number format that the device would emulate."""
+    if settings.precision == "bf16" and not has_bf16(device):
+        raise SettingsError(
+            f"{settings.processor or settings.device} has no instructions for bf16 matrices and "
+            "would emulate them: measure fp32 here, or take another device."
+        )
+
+
+def _watch() -> float | None:
+    """Return the share of the cores that other programs use; warn if it is large."""
+    share = quiet.cores_busy()
+    if share is not None and share > quiet.QUIET:
+        warnings.warn(
+            f"Other programs use {100 * share:.0f} % of this machine's cores, and what is timed "
+            "beside them means little: close them, and measure again.",
+            NoisyTiming,
+            stacklevel=3,
+        )
+    return share
+
+
+def _compare(
+    settings: CostSettings, rounds: Rounds
+) -> tuple[dict[str, Candidate], dict[str, JsonValue]]:
+    """Measure the methods beside each other; return what they cost, and why energy is not known."""
+    ready, failed = _prepare(settings, encoder_of(settings))
+    if settings.baseline in failed:
+        raise OutOfMemoryError(
+            f"The baseline {settings.baseline!r} cannot be measured on {settings.batch} × "
+            f"{settings.length} tokens ({failed[settings.baseline].error}); choose a smaller cell."
+        )
+    reason = ""
+    if settings.device != "meta":
+        _time(settings, ready, rounds)
+        if rounds.energy:
+            reason = _energy(settings, ready)
+    found = {
+        label: failed[label] if label in failed else Candidate(**ready[label].found)
+        for label in settings.methods
+    }
+    return found, {"reason": reason} if reason else {}
 
 
 def _prepare(
     settings: CostSettings, encoder: Encoder
 ) -> tuple[dict[str, _Ready], dict[str, Candidate]]:
-    """Build, count and weigh every method; return those that fit, and why others do not."""
+    """Build, count and weigh every method; return those that run, and why others do not."""
     batch = random_batch(encoder, settings.batch, settings.length)
     ready, failed = {}, {}
+    if any(ways.way_of(label) == COMPILED for label in settings.methods):
+        torch.compiler.reset()  # it compiles a function for so many modules and no more
     for label in settings.methods:
         try:
             ready[label] = _ready(settings, encoder, batch, label)
+        except SettingsError as error:
+            if not ways.way_of(label):
+                raise
+            failed[label] = Candidate(error=str(error))
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -142,39 +187,34 @@ def _ready(settings: CostSettings, encoder: Encoder, batch: Batch, label: str) -
     """Build, count and weigh one method; apart, so that one that does not fit leaves nothing."""
     training, merged = settings.mode == "train", label.endswith(MERGED)
     model = build(encoder, settings.methods[label], SEED, own=training or merged)
-    found: dict[str, Any] = {"parameters": Parameters(**_sizes(model))}
+    found: dict[str, Any] = {"parameters": parameters(model)}
     if not training:
         model.flatten()
     if merged:
         model.merge()
-    run = Pass(model, batch, settings.precision)
+    way = ways.way_of(label)
+    run = Pass(model, ways.unmasked(batch) if way else batch, settings.precision)
     found["flops"] = _flops(settings, run, merged=merged)
+    if way:
+        return _Ready(run, ways.other_way(run, way, training=training), found)
     if training and settings.device != "meta":
         found["memory"] = memory.split(run.forward, run.optimiser, model, batch.values()).as_dict()
-    return _Ready(run, found)
+    return _Ready(run, run if training else run.infer, found)
 
 
-def _sizes(model: Model) -> dict[str, int]:
-    """Return the parameters of a model as a record has them."""
-    counted, counts = summary(model), model.method.counts(model.encoder.anatomy)
-    return asdict(counts) | {"head": counted.head, "backbone": counted.backbone}
-
-
-def _time(settings: CostSettings, ready: dict[str, _Ready], rounds: Rounds) -> dict[str, JsonValue]:
-    """Time the methods in turns, put the samples into what was found, and return the energy."""
+def _time(settings: CostSettings, ready: dict[str, _Ready], rounds: Rounds) -> None:
+    """Time the methods in turns and put the samples into what was found."""
     training = settings.mode == "train"
-    calls = {label: r.run if training else r.run.infer for label, r in ready.items()}
-    with energy.meter(settings.device) as meter:
-        timed = cost(
-            calls,
-            settings.baseline,
-            warmup=rounds.warmup,
-            min_rounds=rounds.min_rounds,
-            min_seconds=rounds.min_seconds,
-            clock=clock(settings.device),
-            # a forward pass is served one at a time, so each is a sample and is waited for
-            window_seconds=None if training else 0.0,
-        )
+    timed = cost(
+        {label: each.call for label, each in ready.items()},
+        settings.baseline,
+        warmup=rounds.warmup,
+        min_rounds=rounds.min_rounds,
+        min_seconds=rounds.min_seconds,
+        clock=clock(settings.device),
+        # a forward pass is served one at a time, so each is a sample and is waited for
+        window_seconds=None if training else 0.0,
+    )
     for label, each in ready.items():
         each.found |= {
             "seconds": list(timed.seconds[label]),
@@ -183,8 +223,17 @@ def _time(settings: CostSettings, ready: dict[str, _Ready], rounds: Rounds) -> d
             "busy": timed.busy[label],
         }
     if training:
-        _take_apart(ready, settings, rounds)
-    return meter.as_dict()
+        _take_apart({n: r for n, r in ready.items() if r.call is r.run}, settings, rounds)
+
+
+def _energy(settings: CostSettings, ready: dict[str, _Ready]) -> str:
+    """Measure the energy of each method by itself; return why it is not known, or ``""``."""
+    reasons = []
+    for each in ready.values():
+        seconds = median(each.found["seconds"])
+        each.found["joules"], reason = energy.of_call(each.call, seconds, settings.device)
+        reasons.append(reason)
+    return next(filter(None, reasons), "")
 
 
 def _take_apart(ready: dict[str, _Ready], settings: CostSettings, rounds: Rounds) -> None:

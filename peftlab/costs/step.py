@@ -6,22 +6,26 @@ autocast; what a loop does around it (rows, padding, curves) is left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from peftlab.models import Model
+from peftlab.encoders import SHAPES, Encoder, load_encoder, shape
+from peftlab.models import Model, summary
 from peftlab.models import model as build_model
+from peftlab.results.record import Parameters
 from peftlab.tasks import task
 from peftlab.training.loop import optimiser_for, penalised, penalty
 from peftlab.training.precision import Resolved, autocast
 from peftlab.training.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from peftlab.encoders import Encoder
     from peftlab.methods import Method
+    from peftlab.results.costs import CostSettings
     from peftlab.timing.marks import Marks
 
 Batch = dict[str, Any]
@@ -30,6 +34,31 @@ Batch = dict[str, Any]
 TASK = "pocket/sentiment"
 #: AdamW does all its work and moves nothing.
 TINY = 1e-12
+
+
+def encoder_of(settings: CostSettings) -> Encoder:
+    """Build the backbone of a cell on its device."""
+    if settings.encoder in SHAPES:
+        # what has no values cannot be asked whether it is padded; eager attention does not ask, and
+        # has the same products
+        attention = "eager" if settings.device == "meta" else settings.attention
+        encoder = shape(settings.encoder, settings.device, attention)
+        if settings.device == "meta":
+            config: Any = encoder.backbone.config
+            config.pad_token_id = None  # or transformers looks for padding among the ids
+    else:
+        encoder = load_encoder(settings.encoder, attention=settings.attention)
+        backbone: Any = encoder.backbone
+        backbone.to(settings.device)
+    if settings.checkpointing:
+        encoder.recompute()
+    return encoder
+
+
+def parameters(model: Model) -> Parameters:
+    """Return the numbers of parameters of a model as a record has them."""
+    counted, counts = summary(model), model.method.counts(model.encoder.anatomy)
+    return Parameters(**asdict(counts) | {"head": counted.head, "backbone": counted.backbone})
 
 
 def build(
@@ -104,6 +133,7 @@ class Pass:
         self.trained = [p for group in self.optimiser.param_groups for p in group["params"]]
         self.penalised = penalised(model)
         self._lowest: nn.Parameter | None = None
+        self._training = True
 
     def __call__(self) -> None:
         """Do one step: forward, backward, clipping and AdamW."""
@@ -112,22 +142,43 @@ class Pass:
         self._mark("forward")
         loss.backward()
         self._mark("backward")
-        self.update()
+        self._update()
+        self.optimiser.zero_grad(set_to_none=True)
         self._mark("optimiser")
+
+    def step(self) -> Tensor:
+        """Do one step, leave its gradients and return its loss: for steps that are to be compared.
+
+        The gradients of the step before are forgotten first: a CUDA graph then has them at
+        addresses of its own.
+        """
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = self.forward()
+        loss.backward()
+        self._update()
+        return loss.detach()
+
+    @contextmanager
+    def without_dropout(self) -> Iterator[None]:
+        """Let training passes draw nothing for a while: in evaluation mode."""
+        self._training = False
+        try:
+            yield
+        finally:
+            self._training = True
 
     def forward(self) -> Tensor:
         """Return the loss of the batch, in training mode."""
-        self._switch(training=True)
+        self._switch(training=self._training)
         with autocast(self.precision, self.model.device):
             loss: Tensor = self.model(self.batch).loss + penalty(self.penalised)
         return loss
 
-    def update(self) -> None:
-        """Clip the gradients, do AdamW's step and forget the gradients."""
+    def _update(self) -> None:
+        """Clip the gradients and do AdamW's step."""
         if self.settings.max_grad_norm:
             nn.utils.clip_grad_norm_(self.trained, self.settings.max_grad_norm)
         self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
 
     def activation(self) -> None:
         """Do the forward pass and take the gradient of the lowest trained tensor alone.

@@ -26,11 +26,13 @@ class Sweep:
         experiment: What is to be measured.
         store: Where records go.
         report: Is given one line a measured cell.
+        retry: Whether cells are measured again in which a method has an error.
     """
 
     experiment: CostExperiment
     store: Store[CostRecord]
     report: Callable[[str], object] = print
+    retry: bool = False
 
     def plans(self) -> list[CostSettings]:
         """Return the settings of all cells on this machine."""
@@ -42,8 +44,14 @@ class Sweep:
         return list(self.experiment.plans(device, processor, threads))
 
     def pending(self) -> list[CostSettings]:
-        """Return the cells that are not recorded yet."""
-        return [p for p in self.plans() if not self.store.has(self.experiment.name, p.id)]
+        """Return the cells that are not recorded yet, or are to be measured again."""
+        return [plan for plan in self.plans() if not self._done(plan)]
+
+    def _done(self, plan: CostSettings) -> bool:
+        name = self.experiment.name
+        if not self.store.has(name, plan.id):
+            return False
+        return not (self.retry and self.store.load(name, plan.id).errors)
 
     def work(self, limit: int | None = None, minutes: float | None = None) -> int:
         """Measure what is not recorded.
@@ -77,7 +85,7 @@ class Sweep:
                 if time.monotonic() > end:
                     return done - 1
                 record = measure(settings, self.experiment.rounds, self.experiment.name)
-                self.store.save(record)
+                self.store.save(record, overwrite=self.retry)
                 self.report(f"[{done}/{len(pending)}] {describe(settings)}\n{text(record)}")
             return len(pending)
         finally:

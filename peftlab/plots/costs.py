@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,9 @@ from peftlab.results.costs import AGAIN, CostRecord
 
 ROW = 0.23  # inches of a method
 AROUND = 1.5  # inches that title, axis and legend take
+WIDTH = 7.3  # inches of a column of the book: letters are not shrunk there
+PANELS = 3  # at most, beside each other
+ABREAST = 2  # surfaces, which have a scale of their own
 HATCHES = ("", "///", "...", "xxx")  # parts of a bar are told apart without colour too
 
 
@@ -27,7 +30,7 @@ def step_time(records: Sequence[CostRecord], without: Collection[str] = ()) -> P
     """Draw the time of each method as a ratio to the baseline, beside the ratio of FLOPs.
 
     Args:
-        records: Of one encoder, a panel each.
+        records: Of one baseline, a panel each.
         without: Labels of methods that are left out.
 
     Returns:
@@ -36,17 +39,16 @@ def step_time(records: Sequence[CostRecord], without: Collection[str] = ()) -> P
         interval of the baseline against itself.
 
     Raises:
-        RecordError: Nothing was timed.
+        RecordError: Nothing was timed, or the records have several baselines.
     """
-    table = _timed(records, without)
+    table, baseline = _timed(records, without), _baseline(records)
     order = table.groupby("method")["ratio"].mean().sort_values().index
     rows = {method: row for row, method in enumerate(m for m in order if not m.endswith(AGAIN))}
-    cells = list(table.groupby(CELL, sort=False))
 
     def draw(figure: Figure, theme: dict[str, Any]) -> None:
-        axes = figure.subplots(1, len(cells), sharey=True, squeeze=False)[0]
         colours = sns.color_palette("colorblind")
-        for axis, (where, part) in zip(axes, cells, strict=True):
+
+        def panel(axis: Axes, part: pd.DataFrame) -> None:
             again = part[part["method"].str.endswith(AGAIN)]
             for line in again.itertuples():
                 axis.axvspan(line.low, line.high, color=theme["ink"], alpha=0.15, linewidth=0)
@@ -59,16 +61,14 @@ def step_time(records: Sequence[CostRecord], without: Collection[str] = ()) -> P
                     line.ratio, row, "o", color=colours[0], markerfacecolor=inside, markersize=6
                 )
                 axis.plot(line.flop_ratio, row, "|", color=colours[1], markersize=11, mew=2)
-            axis.set_title(_cell(where), fontsize="medium")
-            axis.set_xlabel("ratio to full fine-tuning")
-        axes[0].set_yticks(range(len(rows)), list(rows))
-        axes[0].set_ylim(len(rows) - 0.5, -0.5)
+
+        _panels(figure, table, rows, f"ratio to {baseline}", panel, sharex=True)
         keys = [
             Line2D([], [], color=colours[0], marker="o", label="measured, 95 % interval"),
             Line2D(
                 [], [], color=colours[1], marker="|", linestyle="none", mew=2, label="by its FLOPs"
             ),
-            Line2D([], [], color=theme["ink"], alpha=0.3, linewidth=6, label="full against itself"),
+            Line2D([], [], color=theme["ink"], alpha=0.3, linewidth=6, label=f"{baseline}{AGAIN}"),
         ]
         figure.legend(handles=keys, loc="outside lower center", ncols=3, frameon=False)
 
@@ -77,8 +77,8 @@ def step_time(records: Sequence[CostRecord], without: Collection[str] = ()) -> P
         f"{line.high:.2f}), by FLOPs {line.flop_ratio:.2f}"
         for line in table.itertuples()
     )
-    alt = f"Time as a ratio to full fine-tuning, and the ratio of FLOPs. {said}."
-    return page.plot(draw, table, alt, 1.8 + 2.9 * len(cells), AROUND + ROW * len(rows))
+    alt = f"Time as a ratio to {baseline}, and the ratio of FLOPs. {said}."
+    return page.plot(draw, table, alt, *_size(table, rows))
 
 
 def step_parts(records: Sequence[CostRecord], without: Collection[str] = ()) -> Plot:
@@ -139,7 +139,7 @@ def surface(records: Sequence[CostRecord], method: str, column: str = "ratio") -
     encoders = list(dict.fromkeys(table["encoder"]))
 
     def draw(figure: Figure, theme: dict[str, Any]) -> None:
-        axes = figure.subplots(1, len(encoders), squeeze=False)[0]
+        axes = page.panel_axes(figure, len(encoders), ABREAST)
         for axis, encoder in zip(axes, encoders, strict=True):
             part = table[table["encoder"] == encoder]
             field = part.pivot(index="batch", columns="length", values=column)
@@ -168,7 +168,9 @@ def surface(records: Sequence[CostRecord], method: str, column: str = "ratio") -
         for line in table.itertuples()
     )
     alt = f"{method}: {column.replace('_', ' ')} to the baseline by batch and length. {said}."
-    return page.plot(draw, table, alt, 4.2 * len(encoders), 3.2)
+    return page.plot(
+        draw, table, alt, *page.panel_size(len(encoders), WIDTH / ABREAST, 3.0, ABREAST)
+    )
 
 
 CELL = ["encoder", "mode", "batch", "length", "precision", "processor"]
@@ -179,6 +181,51 @@ def _timed(records: Sequence[CostRecord], without: Collection[str]) -> pd.DataFr
     if table["ratio"].isna().all():
         raise RecordError(f"There is nothing to draw: none of the {len(records)} records is timed.")
     return table[table["ratio"].notna() & ~table["method"].isin(list(without))]
+
+
+def _baseline(records: Sequence[CostRecord]) -> str:
+    baselines = {record.settings.baseline for record in records}
+    if len(baselines) > 1:
+        raise RecordError(
+            f"The records have ratios to {' and to '.join(sorted(baselines))}: draw those of one "
+            "baseline."
+        )
+    return baselines.pop()
+
+
+def _size(table: pd.DataFrame, rows: Collection[str]) -> tuple[float, float]:
+    """Return the inches of a figure with a panel a cell and a row a method."""
+    lines = -(-table.groupby(CELL).ngroups // PANELS)
+    return WIDTH, AROUND + lines * (0.6 + ROW * len(rows)) - 0.6
+
+
+def _panels(
+    figure: Figure,
+    table: pd.DataFrame,
+    rows: Collection[str],
+    unit: str,
+    panel: Callable[[Axes, pd.DataFrame], None],
+    *,
+    sharex: bool,
+) -> list[Axes]:
+    """Draw a panel a cell, with a row a method; return the panels."""
+    cells = list(table.groupby(CELL, sort=False))
+    columns = min(PANELS, len(cells))
+    grid = figure.subplots(
+        -(-len(cells) // columns), columns, sharex=sharex, sharey=True, squeeze=False
+    )
+    for axis in grid.flat[len(cells) :]:
+        axis.remove()
+    axes = list(grid.flat[: len(cells)])
+    for axis, (where, part) in zip(axes, cells, strict=True):
+        panel(axis, part)
+        axis.set_title(_cell(where), fontsize="medium")
+    for axis in axes[-columns:]:
+        axis.set_xlabel(unit)
+        axis.tick_params(labelbottom=True)
+    axes[0].set_yticks(range(len(rows)), list(rows))
+    axes[0].set_ylim(len(rows) - 0.5, -0.5)
+    return axes
 
 
 def _cell(where: tuple[Any, ...]) -> str:
@@ -192,17 +239,14 @@ def _bars(table: pd.DataFrame, names: dict[str, str], unit: str, what: str) -> P
     totals = table.assign(total=table[list(names)].sum(axis=1))
     order = list(totals.groupby("method")["total"].mean().sort_values().index)
     rows = {method: row for row, method in enumerate(order)}
-    cells = list(table.groupby(CELL, sort=False))
 
     def draw(figure: Figure, theme: dict[str, Any]) -> None:
-        axes = figure.subplots(1, len(cells), sharey=True, squeeze=False)[0]
         colours = sns.color_palette("colorblind")
-        for axis, (where, part) in zip(axes, cells, strict=True):
+
+        def panel(axis: Axes, part: pd.DataFrame) -> None:
             _stack(axis, part, rows, names, colours, theme)
-            axis.set_title(_cell(where), fontsize="medium")
-            axis.set_xlabel(unit)
-        axes[0].set_yticks(range(len(rows)), list(rows))
-        axes[0].set_ylim(len(rows) - 0.5, -0.5)
+
+        axes = _panels(figure, table, rows, unit, panel, sharex=False)
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
 
@@ -212,7 +256,7 @@ def _bars(table: pd.DataFrame, names: dict[str, str], unit: str, what: str) -> P
         for line in table.itertuples()
     )
     alt = f"{what}, {unit}. {said}."
-    return page.plot(draw, table, alt, 1.8 + 2.9 * len(cells), AROUND + ROW * len(rows))
+    return page.plot(draw, table, alt, *_size(table, rows))
 
 
 def _stack(

@@ -136,18 +136,18 @@ def plot(
     return Plot(figures, table, alt)
 
 
-def panel_axes(figure: Figure, count: int) -> list[Axes]:
-    """Return axes for so many panels, three to a row."""
-    columns = min(COLUMNS, count)
+def panel_axes(figure: Figure, count: int, most: int = COLUMNS) -> list[Axes]:
+    """Return axes for so many panels, three to a row or as many as are asked for."""
+    columns = min(most, count)
     axes = figure.subplots(-(-count // columns), columns, squeeze=False).ravel().tolist()
     for axis in axes[count:]:
         axis.remove()
     return list(axes[:count])
 
 
-def panel_size(count: int, width: float, height: float) -> tuple[float, float]:
+def panel_size(count: int, width: float, height: float, most: int = COLUMNS) -> tuple[float, float]:
     """Return the inches of a figure with so many panels of a size."""
-    columns = min(COLUMNS, count)
+    columns = min(most, count)
     return width * columns, height * -(-count // columns)
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peftlab.results.costs import AGAIN, Candidate, CostRecord
+from peftlab.timing.ceilings import Ceilings
 from peftlab.timing.compare import Comparison
 from peftlab.timing.intervals import significant
 
@@ -24,9 +25,9 @@ COLUMNS = [
     *("encoder", "mode", "batch", "length", "precision", "processor", "method", "trainable"),
     *("median_ms", "iqr_ms", "ratio", "low", "high", "tie"),
     *(f"{part}_ms" for part in PARTS),
-    *("gflops", "flop_ratio", "hugging_face_ratio"),
+    *("gflops", "flop_ratio", "hugging_face_ratio", "share", "joules"),
     *(f"{part}_mb" for part in MEMORY),
-    *("memory_mb", "memory_ratio", "busy", "error"),
+    *("memory_mb", "memory_ratio", "largest_batch", "largest_batch_line", "busy", "error"),
 ]
 
 
@@ -88,9 +89,11 @@ def cost_table(records: Iterable[CostRecord]) -> DataFrame:
         Columns ``encoder, mode, batch, length, precision, processor, method, trainable``; of the
         time ``median_ms, iqr_ms, ratio, low, high, tie``; of a training step the parts in
         milliseconds (:data:`PARTS` with ``_ms``); ``gflops`` (counted), ``flop_ratio`` and
-        ``hugging_face_ratio`` to the baseline; the memory in MB (:data:`MEMORY` with ``_mb``),
-        ``memory_mb`` (the whole step), ``memory_ratio``; ``busy`` and ``error``. What was not
-        measured is NaN.
+        ``hugging_face_ratio`` to the baseline; ``share``, the FLOP/s of a call over those of the
+        product of large matrices on that machine; ``joules`` of a call; the memory in MB
+        (:data:`MEMORY` with ``_mb``), ``memory_mb`` (the whole step), ``memory_ratio``;
+        ``largest_batch`` by trying and ``largest_batch_line``; ``busy`` and ``error``. What was
+        not measured is NaN.
     """
     import pandas as pd
 
@@ -129,11 +132,21 @@ def cost_table(records: Iterable[CostRecord]) -> DataFrame:
                     row["hugging_face_ratio"] = (
                         candidate.flops.hugging_face / base.flops.hugging_face
                     )
+            if candidate.flops and timings is not None and candidate.seconds and record.ceilings:
+                limits: Any = record.ceilings
+                row["share"] = Ceilings(**limits).share(
+                    candidate.flops.expected, timings.median(label), settings.precision
+                )
+            if candidate.largest:
+                row["largest_batch"] = candidate.largest.searched
+                row["largest_batch_line"] = candidate.largest.line
             if candidate.memory and base.memory:
                 row |= {f"{part}_mb": candidate.memory[part] / 1e6 for part in MEMORY}
                 total = candidate.memory["total"]
                 row |= {"memory_mb": total / 1e6, "memory_ratio": total / base.memory["total"]}
-            rows.append(row | {"busy": candidate.busy, "error": candidate.error})
+            rows.append(
+                row | {"joules": candidate.joules, "busy": candidate.busy, "error": candidate.error}
+            )
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -143,6 +156,8 @@ def text(record: CostRecord) -> str:
     A ratio whose interval holds 1 is marked ``=``; a method that takes longer than the baseline is
     marked ``slower``.
     """
+    if record.settings.mode == "capacity":
+        return _capacities(record)
     settings, timings = record.settings, comparison(record)
     width = max(map(len, record.candidates))
     lines = [f"{'':{width}} {'ms':>9} {'ratio to ' + settings.baseline:>24} {'FLOPs':>6} {'MB':>7}"]
@@ -162,4 +177,21 @@ def text(record: CostRecord) -> str:
         lines.append(
             f"{label:{width}} {milliseconds:>9} {told:>24} {row['flop_ratio']:>6.2f} {size:>7}"
         )
+    return "\n".join(lines)
+
+
+def _capacities(record: CostRecord) -> str:
+    """Return the largest batches as a table for a terminal."""
+    width = max(map(len, record.candidates))
+    budget = f"largest batch in {record.settings.budget_gb:g} GB"
+    lines = [f"{'':{width}} {budget:>24} {'by the line':>12}"]
+    for label, candidate in record.candidates.items():
+        if candidate.largest is None:
+            lines.append(f"{label:{width}} {candidate.error}")
+            continue
+        searched, line = (
+            "-" if batch is None else str(batch)
+            for batch in (candidate.largest.searched, candidate.largest.line)
+        )
+        lines.append(f"{label:{width}} {searched:>24} {line:>12}")
     return "\n".join(lines)

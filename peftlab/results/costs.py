@@ -11,17 +11,27 @@ import hashlib
 import json
 from typing import Literal
 
-from pydantic import AwareDatetime, Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import (
+    AwareDatetime,
+    Field,
+    JsonValue,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 from pydantic import model_validator as checked
 
 from peftlab.results.record import Git, Kept, Parameters, RunId, Strict, now
 
-Mode = Literal["train", "inference"]
+Mode = Literal["train", "inference", "capacity"]
 FULL = "full"
 #: Behind the label of the baseline where it is measured a second time: the noise floor.
 AGAIN = " again"
 #: Behind the label of a method whose parts are folded into the encoder.
 MERGED = " merged"
+#: Behind the label of a method whose call is run in another way than eagerly.
+COMPILED, GRAPHED = " compiled", " graphed"
 
 
 class CostSettings(Strict):
@@ -29,8 +39,9 @@ class CostSettings(Strict):
 
     Attributes:
         encoder: Name of a shape; its weights are random, which changes no cost.
-        mode: ``"train"``: one optimiser step. ``"inference"``: one forward pass.
-        batch: Texts.
+        mode: ``"train"``: one optimiser step. ``"inference"``: one forward pass. ``"capacity"``:
+            the largest batch of a training step.
+        batch: Texts; of a capacity the smallest batch that is tried.
         length: Tokens of each; none is padding.
         methods: Label → name and settings.
         baseline: The label that ratios are taken against.
@@ -40,6 +51,7 @@ class CostSettings(Strict):
         device: What it ran on; ``"meta"``: nothing was run, only counted.
         processor: The CPU's or GPU's name.
         threads: That torch used on a CPU.
+        budget_gb: Of a capacity: 10⁹ bytes that a step may take.
     """
 
     encoder: str
@@ -54,6 +66,7 @@ class CostSettings(Strict):
     device: Literal["cpu", "cuda", "meta"] = "cpu"
     processor: str = ""
     threads: PositiveInt | None = None
+    budget_gb: PositiveFloat | None = None
 
     @property
     def id(self) -> str:
@@ -95,6 +108,20 @@ class Flops(Strict):
         return self.forward + self.activation_gradient + self.weight_gradient
 
 
+class Largest(Strict):
+    """The largest batch whose training step fits into a budget; 0: not even one row does.
+
+    Attributes:
+        searched: By trying; None where memory cannot be bounded, as on a CPU.
+        line: By the line through the memory of three batches; None: see ``reason``.
+        reason: Why there is no such line.
+    """
+
+    searched: NonNegativeInt | None = None
+    line: NonNegativeInt | None = None
+    reason: str = ""
+
+
 class Candidate(Strict):
     """What one method cost.
 
@@ -110,6 +137,8 @@ class Candidate(Strict):
             so without the other weights' gradients.
         memory: Bytes by name; see :class:`peftlab.timing.memory.Memory`.
         busy: Share of a call during which a GPU worked; None where that was not measured.
+        joules: Of a call; None where the device does not tell, or was not asked.
+        largest: Of a capacity.
         error: Why there is no measurement, as when memory was full.
     """
 
@@ -122,6 +151,8 @@ class Candidate(Strict):
     activation: list[NonNegativeFloat] = Field(default=[])
     memory: dict[str, NonNegativeInt] = Field(default={})
     busy: NonNegativeFloat | None = None
+    joules: NonNegativeFloat | None = None
+    largest: Largest | None = None
     error: str | None = None
 
 
@@ -135,10 +166,11 @@ class CostRecord(Kept):
         created: When it was measured (UTC).
         settings: See :class:`CostSettings`.
         candidates: Label → what it cost.
-        joules: Of the whole comparison and its seconds, where the device tells; see
-            :mod:`peftlab.timing.energy`.
+        joules: ``reason``: why no candidate has joules. In earlier records those of the whole
+            comparison, with its seconds.
         ceilings: What the device reaches at most; see :mod:`peftlab.timing.ceilings`.
-        machine: Before the measurement; ``after`` in it: clocks and temperature behind it.
+        machine: Before the measurement, with ``cores_busy``, the share of the cores that other
+            programs used; ``after`` in it: clocks and temperature behind it.
         versions: Package → version.
         git: Commit, and whether files differed.
     """
@@ -154,6 +186,11 @@ class CostRecord(Kept):
     machine: dict[str, JsonValue] = Field(default={})
     versions: dict[str, str] = Field(default={})
     git: Git = Git()
+
+    @property
+    def errors(self) -> dict[str, str]:
+        """Label → why that method was not measured."""
+        return {label: c.error for label, c in self.candidates.items() if c.error is not None}
 
     @checked(mode="after")
     def _agrees(self) -> CostRecord:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -32,13 +32,6 @@ DRAWN = 2**20
 FORMATS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
 
-class Share(NamedTuple):
-    """Which part of its ceilings a call reached."""
-
-    matrix: float
-    copy: float
-
-
 @dataclass(frozen=True)
 class Ceilings:
     """What a device reaches at best.
@@ -54,12 +47,11 @@ class Ceilings:
     gb_per_second: float
     sides: Mapping[str, int]
 
-    def share(self, flops: float, bytes: float, seconds: float, dtype: str = "fp32") -> Share:
-        """Return a call's FLOP/s and bytes/s over what the device reaches.
+    def share(self, flops: float, seconds: float, dtype: str = "fp32") -> float:
+        """Return a call's FLOP/s over what a product of large matrices reaches.
 
         Args:
             flops: Of its matrix products.
-            bytes: That it reads and writes at least.
             seconds: That it takes.
             dtype: Number format of the products, a key of ``tflops``.
 
@@ -68,10 +60,7 @@ class Ceilings:
         """
         if dtype not in self.tflops:
             raise unknown("number format with a measured ceiling", dtype, self.tflops)
-        return Share(
-            flops / seconds / (1e12 * self.tflops[dtype]),
-            bytes / seconds / (1e9 * self.gb_per_second),
-        )
+        return flops / seconds / (1e12 * self.tflops[dtype])
 
     def as_dict(self) -> dict[str, Any]:
         """Return dicts and numbers, as JSON has them; ``Ceilings(**data)`` reads them again."""

@@ -7,6 +7,7 @@ The counter holds the energy of the whole board, idle power included, since the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from peftlab.timing.machine import identity
 STEP = 0.1
 #: Seconds a window lasts at least: the counter's delay is then 5 % of it at most.
 SHORTEST = 20 * STEP
+
+#: A stretch of calls is planned so much longer, for they may be faster than they were.
+SPARE = 1.2
 
 JOULES_PER_KWH = 3.6e6
 
@@ -90,6 +94,27 @@ def meter(device: torch.device | str) -> Iterator[Energy]:
         _wait(place)
         found.seconds = perf_counter() - start
         found.advance = read() - before if read else None
+
+
+def of_call(
+    call: Callable[[], object], seconds: float, device: torch.device | str
+) -> tuple[float | None, str]:
+    """Measure the energy of a call over a stretch of so many that the counter can tell.
+
+    Args:
+        call: Is called over and over, unless the device has no counter.
+        seconds: That a call takes.
+        device: Where its work is done.
+
+    Returns:
+        Joules a call and ``""``; or None and the reason.
+    """
+    calls = math.ceil(SPARE * SHORTEST / seconds)
+    with meter(device) as found:
+        for _ in range(0 if found.reason else calls):
+            call()
+    told = found.as_dict()
+    return (None if told["joules"] is None else told["joules"] / calls), told["reason"]
 
 
 def _wait(device: torch.device) -> None:

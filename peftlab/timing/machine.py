@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -247,6 +247,12 @@ def parse_gpu(line: str) -> dict[str, Any]:
     return found
 
 
+def usable_cores() -> Collection[int]:
+    """Return the numbers of the cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return affinity(0) if affinity else range(os.cpu_count() or 1)
+
+
 @cache
 def _processor() -> dict[str, Any]:
     """Describe what does not change while a process runs."""
@@ -258,10 +264,9 @@ def _processor() -> dict[str, Any]:
             info.setdefault(key.strip(), value.strip())
     name = info.get("model name") or _output("sysctl", "-n", "machdep.cpu.brand_string")
     present = set((info.get("flags") or info.get("Features") or "").split())
-    usable = getattr(os, "sched_getaffinity", None)
     return {
         "cpu": name or platform.processor() or platform.machine(),
-        "cores": len(usable(0)) if usable else os.cpu_count(),
+        "cores": len(usable_cores()),
         "memory_gib": _memory_gib(),
         "cpu_flags": [flag for flag in FLAGS if flag in present],
         "system": f"{platform.system()} {platform.machine()}",

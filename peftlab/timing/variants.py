@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from textwrap import shorten
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from peftlab.errors import PeftlabError, SettingsError
 
@@ -72,18 +72,21 @@ def graphed(
 def compiled(
     call: Callable[..., object],
     *inputs: object,
+    module: nn.Module | None = None,
+    alike: Callable[[], AbstractContextManager[object]] = nullcontext,
     gradients: Tensors | None = None,
     state: Sequence[Tensor] = (),
     tolerance: float = TOLERANCE,
     **options: Any,
 ) -> Callable[[], object]:
-    """Compile a call with :func:`torch.compile`.
-
-    Compiled code draws other random numbers: switch dropout off to compare.
+    """Compile a call, or a module in it, with :func:`torch.compile`.
 
     Args:
         call: As of :func:`graphed`.
         *inputs: Its arguments.
+        module: Is compiled in place, and stays so; by default the whole call is.
+        alike: Entered where outputs are compared: switches dropout off, for compiled code draws
+            other random numbers.
         gradients: As of :func:`graphed`.
         state: As of :func:`graphed`.
         tolerance: As of :func:`graphed`.
@@ -96,12 +99,21 @@ def compiled(
         SettingsError: The call cannot be compiled, leaves nothing to compare, or the compiled code
             gives something else.
     """
-    check = _Check(partial(call, *inputs), gradients or {}, state, tolerance)
+    with alike():
+        check = _Check(partial(call, *inputs), gradients or {}, state, tolerance)
     with _explained("compiled"):
-        fast = partial(torch.compile(call, **options), *inputs)
-        for _ in range(WARM_UP):
-            fast()
-        check.agrees(fast, "the compiled code")
+        if module is None:
+            fast = partial(torch.compile(call, **options), *inputs)
+        else:
+            # Module.compile() silently leaves torch's own containers as they are
+            module.forward = torch.compile(module.forward, **options)  # type: ignore[method-assign]
+            fast = partial(call, *inputs)
+        with alike():
+            for _ in range(WARM_UP):
+                fast()
+            check.agrees(fast, "the compiled code")
+        fast()  # as it will be called: with dropout on it is compiled once more
+        check.restore()
     return fast
 
 
@@ -173,7 +185,7 @@ class _Check:
     def _run(self, call: Callable[[], object]) -> dict[str, Tensor]:
         """Call from the same state and seed; copy what it returns and the gradients it leaves."""
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-        self._restore()
+        self.restore()
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(0)
             found = dict(_tensors(call(), "output"))
@@ -181,10 +193,11 @@ class _Check:
             if parameter.grad is not None:
                 found[f"gradient of {name}"] = parameter.grad
         copies = {name: tensor.detach().clone() for name, tensor in found.items()}
-        self._restore()
+        self.restore()
         return copies
 
-    def _restore(self) -> None:
+    def restore(self) -> None:
+        """Put back the state that calls change."""
         with torch.no_grad():
             for tensor, value in self.saved:
                 tensor.copy_(value)

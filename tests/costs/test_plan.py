@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from peftlab.costs import CostExperiment
-from peftlab.errors import PeftlabError
+from peftlab.errors import PeftlabError, SettingsError
 from peftlab.results.costs import CostSettings
 
 GOOD = """
@@ -48,6 +48,33 @@ def test_cells_come_smallest_first_with_the_baseline_again(written):
     assert "prefix merged" not in plans[2].methods
 
 
+VARIANTS = 'device = "cpu"\nvariants = { compiled = ["full", "lora"] }\n[methods]'
+
+
+def test_variants_stand_beside_their_methods(written):
+    experiment = CostExperiment.from_toml(written(GOOD.replace("[methods]", VARIANTS)))
+    for plan in experiment.plans("cpu", "a processor", 1):
+        assert list(plan.methods)[-2:] == ["full compiled", "lora compiled"]
+        assert plan.methods["lora compiled"] == plan.methods["lora"]
+
+
+def test_a_cuda_graph_needs_a_gpu_before_anything_is_measured(written):
+    text = GOOD.replace("[methods]", VARIANTS.replace("compiled", "graphed"))
+    experiment = CostExperiment.from_toml(written(text))
+    with pytest.raises(SettingsError, match="CUDA graphs, which 'cpu' does not have: run it on a"):
+        list(experiment.plans("cpu", "a processor", 1))
+    assert list(experiment.plans("cuda", "a GPU", None))
+
+
+def test_a_capacity_has_a_budget_and_each_method_once(written):
+    text = GOOD.replace('["train", "inference"]', '["train", "capacity"]')
+    experiment = CostExperiment.from_toml(written(text))
+    train, _, capacity, _ = experiment.plans("cuda", "a GPU", None)
+    assert train.budget_gb is None
+    assert capacity.budget_gb == 15
+    assert list(capacity.methods) == ["full", "lora", "prefix"]
+
+
 def test_the_id_is_of_the_cell_and_the_machine(written):
     experiment = CostExperiment.from_toml(written(GOOD))
     ids = {
@@ -73,6 +100,10 @@ def test_the_id_is_of_the_cell_and_the_machine(written):
         ('kind = "cost"', 'kind = "time"', "kind"),
         ("[methods]", 'colour = "red"\n[methods]', "colour is no known key"),
         ("[methods]", '[methods]\n"full again" = "full"', "are taken"),
+        ("[methods]", '[methods]\n"full graphed" = "full"', "are taken"),
+        ("[methods]", VARIANTS.replace('"lora"', '"lore"'), "did you mean 'lora'"),
+        ("[methods]", VARIANTS.replace("compiled", "faster"), "variants.faster"),
+        ("[methods]", VARIANTS.replace('"cpu"', '"meta"'), "on 'meta' nothing runs"),
         ('name = "small"', 'name = "small', "no valid TOML"),
     ],
 )

@@ -72,6 +72,17 @@ def test_a_step_makes_optimiser_state_and_moves_next_to_nothing(encoder):
         assert (parameter - old).abs().max() < 1e-9
 
 
+def test_a_step_to_be_compared_leaves_its_gradients(encoder):
+    run = Pass(build(encoder, "lora-8"), random_batch(encoder, 2, 8))
+    with run.without_dropout():
+        first, gradients = run.step(), [p.grad.clone() for p in run.trained]
+        assert run.step() == first
+    for parameter, gradient in zip(run.trained, gradients, strict=True):
+        assert torch.allclose(parameter.grad, gradient, atol=1e-6)
+    assert not first.requires_grad
+    assert run.forward() != first  # dropout is on again
+
+
 def test_the_phases_of_a_step_add_up(encoder):
     run = Pass(build(encoder, "full"), random_batch(encoder, 2, 8))
     run.marks = Marks(torch.device("cpu"))

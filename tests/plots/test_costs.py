@@ -30,6 +30,24 @@ def test_the_ratio_and_its_tie_are_drawn():
     assert min(predicted) == pytest.approx((1 + 2 * 0.7) / 3, abs=0.01)
 
 
+def test_ratios_have_one_axis_and_are_to_the_baseline_of_the_records():
+    axes = costs.step_time(RECORDS).figure.get_axes()
+    assert axes[0].get_xlim() == axes[1].get_xlim()
+    assert {axis.get_xlabel() for axis in axes} == {"ratio to full"}
+    other = cost_record(8, baseline="slow")
+    assert costs.step_time([other]).alt.startswith("Time as a ratio to slow,")
+    with pytest.raises(RecordError, match="to full and to slow: draw those of one baseline"):
+        costs.step_time([*RECORDS, other])
+
+
+def test_letters_of_many_panels_are_not_shrunk():
+    plot = costs.step_time([cost_record(batch) for batch in (1, 2, 4, 8)])
+    axes = plot.figure.get_axes()
+    assert len(axes) == 4
+    assert plot.figure.get_figwidth() <= 7.3  # a column of 700 px at 96 px an inch
+    assert len({axis.get_position().y0 for axis in axes}) == 2  # three panels, and one below
+
+
 def test_a_step_is_drawn_in_its_parts():
     assert parts(RECORDS[0].candidates["lora"]) == pytest.approx(
         {

@@ -132,7 +132,9 @@ def candidate(label: str, size: float, timed: bool = True) -> Candidate:
     )
 
 
-def cost_record(batch: int = 8, timed: bool = True, encoder: str = "bert-base") -> CostRecord:
+def cost_record(
+    batch: int = 8, timed: bool = True, encoder: str = "bert-base", **more: Any
+) -> CostRecord:
     """A measured cell whose ratios are known."""
     settings = CostSettings(
         encoder=encoder,
@@ -140,6 +142,7 @@ def cost_record(batch: int = 8, timed: bool = True, encoder: str = "bert-base") 
         length=32,
         methods={label: {"name": "full"} for label in METHODS},
         processor="a processor",
+        **more,
     )
     return CostRecord(
         id=settings.id,

@@ -10,7 +10,7 @@ import torch
 
 from peftlab.errors import SettingsError, UnknownNameError
 from peftlab.timing import ceilings as module
-from peftlab.timing.ceilings import Ceilings, Share, ceilings
+from peftlab.timing.ceilings import Ceilings, ceilings
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -92,13 +92,12 @@ def test_tf32_is_switched_by_the_name_that_torch_has(monkeypatch, name):
     assert vars(switch) == {name: "before"}
 
 
-def test_shares_by_hand():
+def test_a_share_by_hand():
     found = Ceilings({"fp32": 2.0, "bf16": 8.0}, 100.0, {"fp32": 512, "bf16": 512})
-    # 1e12 FLOP/s of 2e12, and 25e9 bytes/s of 100e9
-    assert found.share(5e11, 12.5e9, 0.5) == pytest.approx(Share(0.5, 0.25))
-    assert found.share(5e11, 12.5e9, 0.5, "bf16").matrix == pytest.approx(0.125)
+    assert found.share(5e11, 0.5) == pytest.approx(0.5)  # 1e12 FLOP/s of 2e12
+    assert found.share(5e11, 0.5, "bf16") == pytest.approx(0.125)
     with pytest.raises(UnknownNameError, match="number format"):
-        found.share(1, 1, 1, "fp64")
+        found.share(1, 1, "fp64")
 
 
 def test_ceilings_are_kept_as_plain_data(small):

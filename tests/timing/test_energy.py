@@ -10,7 +10,7 @@ import torch
 
 from peftlab.errors import SettingsError, TimingError
 from peftlab.timing import energy, machine
-from peftlab.timing.energy import SHORTEST, Energy, Price, meter
+from peftlab.timing.energy import SHORTEST, Energy, Price, meter, of_call
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -119,6 +119,32 @@ def test_a_cpu_has_no_counter():
         pass
     assert found.joules is None
     assert found.reason == "The energy of 'cpu' is not measured: only NVIDIA's counter is read."
+
+
+def test_joules_of_a_call_come_from_a_stretch_of_many(nvml):
+    calls = []
+
+    def call():
+        calls.append(None)
+        nvml.now += 0.5
+
+    assert of_call(call, 0.5, "cuda") == (150, "")
+    assert len(calls) * 0.5 >= SHORTEST
+
+
+def test_a_call_that_became_faster_has_no_joules(nvml):
+    def call():
+        nvml.now += 0.01
+
+    joules, reason = of_call(call, 0.5, "cuda")
+    assert joules is None
+    assert "too short" in reason
+
+
+def test_nothing_is_called_where_there_is_no_counter():
+    joules, reason = of_call(pytest.fail, 0.5, "cpu")
+    assert joules is None
+    assert "'cpu' is not measured" in reason
 
 
 def test_the_gpu_is_named_as_the_driver_names_it(monkeypatch):

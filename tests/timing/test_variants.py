@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch import nn
@@ -62,6 +64,41 @@ def test_the_compiler_of_torch_agrees():
     step = Step()
     fast = compiled(step, gradients=step.gradients)
     assert torch.allclose(fast()["loss"], step()["loss"])
+
+
+def test_a_module_in_a_call_is_compiled_in_place():
+    step, calls = Step(), []
+
+    def counted(graph, inputs):
+        calls.append(None)
+        return graph
+
+    fast = compiled(step, module=step.model, gradients=step.gradients, backend=counted)
+    assert len(calls) == 1
+    assert fast()["loss"] == step()["loss"]
+    with pytest.raises(SettingsError, match="compiled code differs"):
+        compiled(step, module=step.model, gradients=step.gradients, backend=doubled)
+
+
+def test_outputs_are_compared_where_they_are_alike():
+    mode = ["drawn"]
+    seen = []
+
+    @contextmanager
+    def alike():
+        mode[0] = "alike"
+        yield
+        mode[0] = "drawn"
+
+    def call(x):
+        seen.append(mode[0])
+        return x if mode[0] == "alike" else x * len(seen)
+
+    compiled(call, torch.ones(3), alike=alike, backend="eager")
+    assert seen[0] == "alike"
+    assert seen[-1] == "drawn"  # called once as it will be timed
+    with pytest.raises(SettingsError, match="differs"):
+        compiled(call, torch.ones(3), backend="eager")
 
 
 def test_compiled_code_with_another_output_is_refused():
