@@ -65,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
         "--minutes", type=float, metavar="N", help="begin nothing after so many minutes"
     )
     run.add_argument("--dry-run", action="store_true", help="list the runs, do nothing")
-    run.add_argument("--retry", action="store_true", help="do failed runs again")
+    run.add_argument("--retry", action="store_true", help="do again what failed")
     run.set_defaults(do=_run)
 
     cost = commands.add_parser(
@@ -107,6 +107,17 @@ def parser() -> argparse.ArgumentParser:
         "--json", type=Path, metavar="FILE", help="write the counts on every known shape there"
     )
     methods.set_defaults(do=_methods)
+
+    claims = commands.add_parser(
+        "claims",
+        help="say what the records say about what papers claim",
+        description="Print the ledger: each claim with its verdict, computed from the records, and "
+        "for what is open the command that would settle it.",
+    )
+    claims.add_argument("ids", nargs="*", metavar="ID", help="such as C1.1 (default: all)")
+    claims.add_argument("--json", type=Path, metavar="FILE", help="write the verdicts there")
+    claims.add_argument("--results", type=Path, metavar="FOLDER", help="of other records")
+    claims.set_defaults(do=_claims)
 
     pretrain = commands.add_parser(
         "pretrain",
@@ -173,6 +184,7 @@ def _run_costs(options: argparse.Namespace) -> int:
         CostExperiment.from_toml(options.file),
         cost_store(options.folder),
         report=lambda line: print(line, flush=True),
+        retry=options.retry,
     )
     if options.dry_run:
         pending = sweep.pending()
@@ -271,6 +283,17 @@ def _methods(options: argparse.Namespace) -> int:
             for name, reason in left_out.items():
                 print(f"left out of {options.json}: {name} on {shape}: {reason}")
         _write(rows, options.json)
+    return 0
+
+
+def _claims(options: argparse.Namespace) -> int:
+    from peftlab.claims import book_ledger, findings, text
+
+    _check_place(options.json)
+    ledger, evidence = book_ledger(options.results)
+    found = findings(ledger, evidence, ledger.chosen(options.ids))
+    print(text(found, ledger))
+    _write([each.row() for each in found], options.json)
     return 0
 
 

@@ -47,7 +47,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def read_toml(file: str | Path) -> dict[str, Any]:
-    """Read an experiment file.
+    """Read a file that people write.
 
     Raises:
         SettingsError: It is missing, or no valid TOML.
@@ -57,7 +57,7 @@ def read_toml(file: str | Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(
-            f"The experiment file {path} cannot be read ({error.strerror}): check the path."
+            f"The file {path} cannot be read ({error.strerror}): check the path."
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"The experiment file {path} is no valid TOML: {error}.") from None
+        raise SettingsError(f"The file {path} is no valid TOML: {error}.") from None

@@ -32,6 +32,7 @@ INPUTS = (
     "peftlab",
     "book/results",
     "book/experiments",
+    "book/papers/claims.toml",
     "book/reference/datasets.json",
     "book/reference/parity.json",
     "book/reference/support.json",

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 MAJORITY = "majority"
 DEFAULT = "default"
 CHOSEN_BY_GRID = ("learning_rate", "seed")
+SETTINGS = TypeAdapter(TrainSettings)  # slow to make, quick to use
 
 
 class EncoderEntry(Strict):
@@ -327,7 +328,7 @@ def train_settings(chosen: Mapping[str, Any], rate: float, seed: int) -> TrainSe
             raise unknown("training setting", name, names)
     values = dict(chosen) | {"learning_rate": rate, "seed": seed}
     try:
-        return TypeAdapter(TrainSettings).validate_json(json.dumps(values), strict=True)
+        return SETTINGS.validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         raise SettingsError(f"settings.{sentence(error)}.") from None
 

@@ -1,4 +1,4 @@
-"""The texts that the pocket encoder learns from: English sentences, translations, paragraphs.
+"""The texts that a multilingual encoder learns from: English sentences, translations, paragraphs.
 
 Everything is read from the folder that ``PEFTLAB_DATA`` names, in the layout
 ``<dataset>[/<config>]/<split>.jsonl.gz``. This file knows where sentences come from, not what is
@@ -23,10 +23,11 @@ Row = dict[str, Any]
 # Tatoeba names languages by three letters; relatives of the encoder's languages keep theirs.
 TATOEBA = {
     "deu": "de", "spa": "es", "fra": "fr", "ita": "it", "por": "pt", "nld": "nl",
-    "dan": "da", "nob": "no", "ces": "cs", "rus": "ru", "tur": "tr", "ron": "ro",
+    "dan": "da", "nob": "no", "ces": "cs", "rus": "ru", "tur": "tr", "ron": "ro", "bul": "bg",
 }  # fmt: skip
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"'»”)]*\s+(?=[\"'«„“(]?[A-ZÀ-ÝА-ЯЁÇĞİÖŞÜ0-9])")
 MAX_WORDS = 60
+PLAIN = ("text", "premise", "hypothesis", "question1", "question2", "sentence1", "sentence2")
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,9 @@ def read_corpus(sources: dict[str, list[str]]) -> Corpus:
     """Read the sources that a recipe names.
 
     Args:
-        sources: ``tatoeba``: three-letter codes. ``xquad``, ``mlqa``: languages beside English.
-            ``english``: ``dataset/split`` of plain English data. ``paragraphs``: ``language:
-            dataset/split`` of data with a ``context``.
+        sources: ``tatoeba``: three-letter codes. ``xquad``, ``mlqa``, ``xnli`` (its validation
+            split), ``multi30k``: languages beside English. ``english``: ``dataset/split`` of plain
+            English data. ``paragraphs``: ``language: dataset/split`` of data with a ``context``.
 
     Returns:
         The corpus, in an order that depends on the sources only.
@@ -119,6 +120,18 @@ def read_corpus(sources: dict[str, list[str]]) -> Corpus:
                 other = read_rows(f"{name}/{language}", "validation")
                 pairs += questions(language, other, rows, parallel_contexts=name == "xquad")
                 paragraphs.setdefault(language, []).extend(_contexts(other))
+        elif name == "xnli":
+            rows = read_rows("xnli/en", "validation")
+            for language in items:
+                other = read_rows(f"xnli/{language}", "validation")
+                pairs += parallel(language, other, rows, ("premise", "hypothesis"))
+        elif name == "multi30k":
+            rows = read_rows("multi30k", "train")
+            pairs += [
+                Pair(language, clean(row[language]), clean(row["en"]))
+                for language in items
+                for row in rows
+            ]
         elif name == "english":
             for item in items:
                 rows = read_rows(*_split(item))
@@ -131,8 +144,8 @@ def read_corpus(sources: dict[str, list[str]]) -> Corpus:
                 paragraphs.setdefault(language, []).extend(_contexts(rows))
         else:
             raise DataError(
-                f"The recipe names a source {name!r}: known are tatoeba, xquad, mlqa, english "
-                "and paragraphs."
+                f"The recipe names a source {name!r}: known are tatoeba, xquad, mlqa, xnli, "
+                "multi30k, english and paragraphs."
             )
     pairs = [pair for pair in dict.fromkeys(pairs) if pair.text and pair.english]
     english = [pair.english for pair in pairs] + english
@@ -176,11 +189,29 @@ def questions(
     return pairs
 
 
+def parallel(
+    language: str, rows: list[Row], english: list[Row], names: Iterable[str]
+) -> list[Pair]:
+    """Pair the fields of two lists of rows that are translations in the same order.
+
+    Raises:
+        DataError: One list is longer.
+    """
+    if len(rows) != len(english):
+        raise DataError(
+            f"{len(rows)} rows in {language!r} cannot translate {len(english)} English ones: "
+            "fetch both files again."
+        )
+    both = list(zip(rows, english, strict=True))
+    return [Pair(language, clean(a[name]), clean(b[name])) for name in names for a, b in both]
+
+
 def plain_english(rows: list[Row]) -> list[str]:
-    """Return the sentences of rows with a question and a context, or with a text."""
+    """Return the sentences of rows with a question and a context, or with other texts."""
     if rows and "context" in rows[0]:
         return _questions_and_sentences(rows)
-    texts = (detokenise(row["text"]) for row in rows if "<unk>" not in row["text"])
+    found = (row[name] for row in rows for name in PLAIN if name in row)
+    texts = (detokenise(text) for text in found if "<unk>" not in text)
     return [s for text in texts if "= =" not in text for s in sentences(text)]
 
 

@@ -15,15 +15,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class EncoderSizes:
-    """The encoder's architecture (a ``BertConfig``) and its tokenizer's vocabulary."""
+    """The encoder's architecture and its tokenizer's vocabulary.
+
+    Its heads are as wide as the teacher's.
+    """
 
     vocabulary: int
     hidden_size: int
-    layers: int
-    heads: int
+    layers: list[int]  # which of the teacher's it starts as; 0 is the lowest
     intermediate_size: int
     max_length: int
     english_share: float  # part of the tokenizer's sample that is English
+    from_teacher: bool  # false: all weights are drawn
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,10 @@ class EncoderStage:
     learning_rate: float
     embedding_learning_rate: float
     warmup: float
-    dropout: float
     mask_rate: float
-    masked: float  # weight of the masked language modelling loss
+    sentence: float  # weight of the likeness to the teacher's sentence vectors
+    words: float  # of the likeness to its word states
+    masked: float  # of masked language modelling
     temperature: float
     contrast: float
     max_length: int
@@ -66,7 +70,8 @@ class Recipe:
         seed: Fixes tokenizer sample, initial weights, batches, masks, dropout.
         languages: The encoder's languages beside English.
         relatives: How often pairs of other, related languages are drawn, against these.
-        teacher: Encoder whose English sentence embeddings are distilled.
+        teacher: Encoder that reads the English texts; the student starts as a part of it.
+        teacher_layer: Whose states teach words; 0 is the embedding layer.
         sources: See :func:`peftlab.pretraining.corpus.read_corpus`.
     """
 
@@ -74,6 +79,7 @@ class Recipe:
     languages: list[str]
     relatives: float
     teacher: str
+    teacher_layer: int
     encoder: EncoderSizes
     bag: BagStage
     encoder_stage: EncoderStage
@@ -83,15 +89,13 @@ class Recipe:
     def read(cls, path: Path) -> Recipe:
         """Read and check a recipe file.
 
+        A recipe may name another as its ``base``, by a path from its own folder, and say only what
+        differs.
+
         Raises:
             SettingsError: The file is missing or no TOML, or a setting is missing or not known.
         """
-        try:
-            table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise SettingsError(f"There is no recipe file {str(path)!r}.") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SettingsError(f"The recipe {str(path)!r} is not valid TOML: {error}.") from error
+        table = _table(Path(path))
         for name, part in (
             ("encoder", EncoderSizes),
             ("bag", BagStage),
@@ -108,15 +112,38 @@ class Recipe:
             texts: All that the sources held.
 
         Returns:
-            That of tokenizer and bag, which do not depend on the encoder stage's settings, and
-            that of the whole.
+            That of tokenizer and bag, which many encoders can start from, and that of the whole.
         """
         settings = asdict(self)
-        encoder_stage = repr(settings.pop("encoder_stage"))
-        digest = hashlib.sha256("\n".join([repr(settings), *texts]).encode())
-        bag = digest.hexdigest()[:16]
-        digest.update(encoder_stage.encode())
-        return bag, digest.hexdigest()[:16]
+        sizes = self.encoder
+        bag = [settings[name] for name in ("seed", "languages", "relatives", "teacher", "bag")]
+        bag += [sizes.vocabulary, sizes.max_length, sizes.english_share]
+        digest = hashlib.sha256("\n".join([repr(bag), *texts]).encode())
+        first = digest.hexdigest()[:16]
+        digest.update(repr(settings).encode())
+        return first, digest.hexdigest()[:16]
+
+
+def _table(path: Path) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise SettingsError(f"There is no recipe file {str(path)!r}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"The recipe {str(path)!r} is not valid TOML: {error}.") from error
+    if "base" in table:
+        table = _over(_table(path.parent / table.pop("base")), table)
+    return table
+
+
+def _over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Put changes over a table, key by key in the tables within it."""
+    inner = {
+        key: _over(base[key], value)
+        for key, value in changes.items()
+        if isinstance(value, dict) and isinstance(base.get(key), dict)
+    }
+    return base | changes | inner
 
 
 def _build(kind: type[T], table: dict[str, Any], where: str) -> T:

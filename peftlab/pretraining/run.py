@@ -1,7 +1,8 @@
 """From a recipe to an encoder on disk: the whole of pretraining, in the order it happens.
 
-1. Read corpus and dictionary. 2. Learn the tokenizer. 3. Embed the English texts with the teacher
-and fix the projection. 4. Train the bag of word pieces. 5. Train the encoder. 6. Write it.
+1. Read corpus and dictionary, align words. 2. Learn the tokenizer. 3. Let the teacher read the
+English texts. 4. Train the bag of word pieces. 5. Cut the encoder out of the teacher. 6. Train it.
+7. Write it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import shutil
 import time
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +20,21 @@ import torch
 from torch import Tensor
 
 from peftlab.encoders import load_encoder
-from peftlab.pretraining.corpus import read_corpus
+from peftlab.pretraining.corpus import Corpus, read_corpus
 from peftlab.pretraining.dictionary import Dictionary
 from peftlab.pretraining.examples import Source
 from peftlab.pretraining.recipe import Recipe
 from peftlab.pretraining.stages import bag_stage, encoder_stage
+from peftlab.pretraining.start import draw, english_shares, piece_vectors, prune
 from peftlab.pretraining.student import Bag, Student
-from peftlab.pretraining.teacher import Teacher, principal_axes
+from peftlab.pretraining.teacher import Teacher
 from peftlab.pretraining.tokenizer import ready_tokenizer, save_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+CALIBRATION = 256  # English sentences that show which parts of the teacher matter
+COUNTED = 20000  # English sentences in which pieces are counted
 
 
 def pretrain(
@@ -63,27 +69,34 @@ def pretrain(
     work = Path(work) if work is not None else Path(".peftlab") / "pretraining"
     begin = time.perf_counter()
     corpus, dictionary = read_corpus(settings.sources), Dictionary.read()
-    bag_source, source = (
-        Source(corpus, dictionary, settings.languages, shares, settings.relatives)
-        for shares in (settings.bag.shares, settings.encoder_stage.shares)
+    bag_source = Source(
+        corpus, dictionary, settings.languages, settings.bag.shares, settings.relatives
     )
+    source = bag_source.drawing(settings.encoder_stage.shares)
     texts = [*corpus.texts(), *dictionary.texts()]
     bag_key, key = settings.keys([text for _, text in texts])
     tokenizer = ready_tokenizer(work / bag_key / "tokenizer", texts, settings)
-    embeddings = Teacher(load_encoder(settings.teacher), work / "teacher")(source.english)
-    mean, axes = principal_axes(embeddings, settings.encoder.hidden_size)
-    targets = (embeddings - mean) @ axes
+    teacher = load_encoder(settings.teacher)
+    lessons = Teacher(teacher, settings.teacher_layer, work / "teacher")(source.english)
     prepared = time.perf_counter() - begin
 
     torch.manual_seed(settings.seed)
-    bag = Bag(len(tokenizer), settings.encoder.hidden_size, settings.bag.token_dropout)
-    first = bag_stage(settings, bag, bag_source, tokenizer, targets, work / bag_key, checkpoint_s)
+    width = teacher.anatomy.hidden_size
+    bag = Bag(len(tokenizer), width, settings.bag.token_dropout)
+    first = bag_stage(settings, bag, bag_source, tokenizer, lessons, work / bag_key, checkpoint_s)
     bag_curve = first.run()
 
     torch.manual_seed(settings.seed + 1)
-    frequency = _frequencies(tokenizer, source.english[:20000] + [p.text for p in corpus.pairs])
-    student = Student(_config(settings, tokenizer), bag.table.weight.detach().clone(), frequency)
-    second = encoder_stage(settings, student, source, tokenizer, targets, work / key, checkpoint_s)
+    counts = _counts(tokenizer, corpus)
+    if settings.encoder.from_teacher:
+        shares = english_shares(counts)
+        vectors = piece_vectors(bag.table.weight, shares, tokenizer, teacher)
+        encoder, kept = prune(teacher, corpus.english[:CALIBRATION], vectors, settings.encoder)
+    else:
+        encoder, kept = draw(teacher, len(tokenizer), settings.encoder)
+    frequency = torch.stack([each / each.sum() for each in counts.values()]).mean(0)
+    student = Student(encoder, kept, width, frequency)
+    second = encoder_stage(settings, student, source, tokenizer, lessons, work / key, checkpoint_s)
     curve = second.run()
 
     _write(student, tokenizer, out)
@@ -98,27 +111,17 @@ def pretrain(
     }
 
 
-def _config(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Any:
-    from transformers import BertConfig
-
-    sizes, dropout = recipe.encoder, recipe.encoder_stage.dropout
-    return BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=sizes.hidden_size,
-        num_hidden_layers=sizes.layers,
-        num_attention_heads=sizes.heads,
-        intermediate_size=sizes.intermediate_size,
-        max_position_embeddings=sizes.max_length,
-        hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-
-
-def _frequencies(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> Tensor:
-    ids = tokenizer(texts, truncation=True, max_length=128)["input_ids"]
-    counts = np.bincount(np.concatenate([np.array(row) for row in ids]), minlength=len(tokenizer))
-    return torch.from_numpy(counts).float()
+def _counts(tokenizer: PreTrainedTokenizerBase, corpus: Corpus) -> dict[str, Tensor]:
+    """Count by language how often each piece occurs in the sentences."""
+    texts: dict[str, list[str]] = {"en": corpus.english[:COUNTED]}
+    for pair in corpus.pairs:
+        texts.setdefault(pair.language, []).append(pair.text)
+    counts = {}
+    for language, found in texts.items():
+        ids = tokenizer(found, truncation=True, max_length=128, add_special_tokens=False)
+        flat = np.fromiter(chain.from_iterable(ids["input_ids"]), dtype=np.int64)
+        counts[language] = torch.from_numpy(np.bincount(flat, minlength=len(tokenizer))).float()
+    return counts
 
 
 def _write(student: Student, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,8 +16,28 @@ from peftlab.pretraining.recipe import EncoderSizes, Recipe
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+NORMALISED = {"lowercase": True, "strip_accents": True}
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 ALPHABET = 400  # letters; rarer ones become [UNK]
+
+
+class Splitter:
+    """Splits texts into words, lower-case and without accents, as the tokenizer does before pieces.
+
+    What is known about a word (its pieces, its teacher state, the word it translates) is kept by
+    word, so every other part of pretraining handles lists of words.
+    """
+
+    def __init__(self) -> None:
+        from tokenizers.normalizers import BertNormalizer
+        from tokenizers.pre_tokenizers import BertPreTokenizer
+
+        self._normalise, self._split = BertNormalizer(**NORMALISED), BertPreTokenizer()
+
+    def __call__(self, text: str) -> tuple[str, ...]:
+        """Return the words of a text."""
+        found = self._split.pre_tokenize_str(self._normalise.normalize_str(text))
+        return tuple(sys.intern(word) for word, _ in found)
 
 
 def ready_tokenizer(
@@ -59,8 +80,7 @@ def train_tokenizer(
     for language, text in texts:
         by_language.setdefault(language, []).append(text)
     sample = _balance(by_language, sizes.english_share, np.random.default_rng(seed))
-    options: dict[str, Any] = {"lowercase": True, "strip_accents": True}
-    learner = BertWordPieceTokenizer(**options)
+    learner = BertWordPieceTokenizer(**NORMALISED)
     letters = Counter(c for text in sample for c in learner.normalize(text) if not c.isspace())
     alphabet = sorted(sorted(letters, key=lambda c: (-letters[c], c))[:ALPHABET])
     # The trainer numbers inner letters in the order of a hash table, and the numbers decide ties;
@@ -78,7 +98,7 @@ def train_tokenizer(
     rest = sorted(set(pieces) - set(SPECIAL), key=lambda piece: pieces[piece])
     vocabulary = {piece: number for number, piece in enumerate(SPECIAL + rest)}
     return BertTokenizerFast(
-        tokenizer_object=BertWordPieceTokenizer(vocabulary, **options)._tokenizer,
+        tokenizer_object=BertWordPieceTokenizer(vocabulary, **NORMALISED)._tokenizer,
         do_lower_case=True,
         strip_accents=True,
         model_max_length=sizes.max_length,

@@ -58,11 +58,9 @@ class Strict(BaseModel):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise SettingsError(
-                f"In the experiment file {file}, {sentence(error)}; correct it."
-            ) from None
+            raise SettingsError(f"In the file {file}, {sentence(error)}; correct it.") from None
         except PeftlabError as error:
-            raise type(error)(f"In the experiment file {file}: {error}") from None
+            raise type(error)(f"In the file {file}: {error}") from None
 
 
 def named(entry: Any) -> Any:

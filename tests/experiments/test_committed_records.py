@@ -9,7 +9,7 @@ import pytest
 from peftlab import experiments
 from peftlab.costs import CostExperiment
 from peftlab.encoders import load_encoder
-from peftlab.results import Store, cost_store, selected, summarise
+from peftlab.results import Store, bench_store, cost_store, selected, summarise
 from peftlab.results.cost_table import comparison
 from peftlab.results.costs import AGAIN
 from peftlab.results.record import Record
@@ -18,8 +18,11 @@ BOOK = Path(__file__).parents[2] / "book"
 STORE = Store(BOOK / "results")
 COSTS = cost_store(BOOK / "results")
 MEASURED = sorted(p.name for p in COSTS.folder.iterdir() if p.is_dir() and p.name[0] != ".")
+BENCHES = bench_store(BOOK / "results")
 RECORDED = sorted(
-    p.name for p in STORE.folder.iterdir() if p.is_dir() and p.name[0] != "." and p != COSTS.folder
+    p.name
+    for p in STORE.folder.iterdir()
+    if p.is_dir() and p.name[0] != "." and p not in (COSTS.folder, BENCHES.folder)
 )
 
 #: Trained, but its features need not hold the answer: it may end at the majority class.
@@ -153,3 +156,14 @@ def test_full_fine_tuning_against_itself_is_a_tie(name):
         for record in COSTS.load_all(name)
     ]
     assert sum(ratio.tie for ratio in again) >= 0.8 * len(again)
+
+
+def test_a_step_here_is_not_slower_than_in_other_libraries():
+    """The bar that was set before the measurement; it guards what was reached."""
+    for record in BENCHES.load_all("step"):
+        assert record.git.commit
+        assert record.git.dirty is False
+        assert {row.against for row in record.rows} >= {"peft"}
+        for row in record.rows:
+            assert row.ratio <= 1.02, row
+            assert row.high - row.low <= 0.15, row

@@ -15,15 +15,16 @@ seed = 3
 languages = ["de"]
 relatives = 0.5
 teacher = "{teacher}"
+teacher_layer = 1
 
 [encoder]
 vocabulary = 300
-hidden_size = 16
-layers = 2
-heads = 2
+hidden_size = 64
+layers = [0, 1]
 intermediate_size = 24
 max_length = 48
 english_share = 0.5
+from_teacher = true
 
 [bag]
 steps = 12
@@ -41,8 +42,9 @@ tokens = 64
 learning_rate = 1e-3
 embedding_learning_rate = 1e-3
 warmup = 0.1
-dropout = 0.1
 mask_rate = 0.15
+sentence = 1.0
+words = 1.0
 masked = 0.2
 temperature = 0.05
 contrast = 0.1
@@ -98,7 +100,7 @@ def write_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
 def recipe(
     write_rows: Callable[..., Path], tiny_folder: Callable[[str], Path], tmp_path: Path
 ) -> Path:
-    """A recipe file; its sources and its teacher (32 wide, random) are there."""
+    """A recipe file; its sources and its teacher (random) are there."""
     for code, words in (("deu", GERMAN), ("swe", {})):
         write_rows(
             f"tatoeba/{code}/validation",

@@ -38,7 +38,7 @@ def test_writes_an_encoder_that_loads_and_learned(recipe: Path, tmp_path: Path) 
     assert written(out) == FILES | {"README.md"}
     encoder = load_encoder(str(out))
     assert encoder.pooling == "mean"
-    assert encoder.anatomy.hidden_size == 16 and encoder.anatomy.max_length == 48
+    assert encoder.anatomy.hidden_size == 64 and encoder.anatomy.max_length == 48
     assert encoder.tokenizer.tokenize("DER ALTE HÜND") == encoder.tokenizer.tokenize(
         "der alte hund"
     )

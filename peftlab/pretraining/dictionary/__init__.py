@@ -6,7 +6,6 @@ separated by ``|``. Cells with equally many forms are taken to list the same for
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from peftlab.errors import DataError
+from peftlab.pretraining.teacher import Words
+from peftlab.pretraining.tokenizer import Splitter
 
 FOLDER = Path(__file__).parent
-WORD = re.compile(r"\w+(?:['’]\w+)?|\W+")
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,13 @@ class Dictionary:
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.entries = list(entries)
+        self.split = Splitter()
         self.index: dict[str, list[tuple[int, int]]] = {}
         for number, entry in enumerate(self.entries):
             for form, text in enumerate(entry.forms["en"]):
-                word = text.lower().removeprefix("to ")
-                if WORD.fullmatch(word):
-                    self.index.setdefault(word, []).append((number, form))
+                word = self.split(text.removeprefix("to "))
+                if len(word) == 1:
+                    self.index.setdefault(word[0], []).append((number, form))
 
     @classmethod
     def read(cls, folder: Path = FOLDER) -> Dictionary:
@@ -86,22 +87,41 @@ class Dictionary:
             for language, forms in entry.forms.items():
                 yield from ((language, form) for form in forms)
 
-    def switch(self, text: str, language: str, rate: float, rng: np.random.Generator) -> str:
+    def pairs(self, language: str) -> Iterator[tuple[Words, Words]]:
+        """Yield the forms of a language with the English ones, where they stand in one order."""
+        for entry in self.entries:
+            forms, english = entry.forms.get(language, ()), entry.forms["en"]
+            if len(forms) == len(english):
+                yield from (
+                    (self.split(a), self.split(b)) for a, b in zip(forms, english, strict=True)
+                )
+
+    def switch(
+        self, words: Words, language: str, rate: float, rng: np.random.Generator
+    ) -> tuple[Words, np.ndarray]:
         """Replace words of an English text by their translations.
 
         What is replaced keeps the meaning of the sentence about as it was, so the sentence keeps
         its teacher embedding (code-switching as augmentation: Qin et al. 2020, CoSDA-ML).
 
         Args:
-            text: English.
+            words: English.
             language: Into which language.
             rate: Probability with which each word that the dictionary knows is replaced.
             rng: Source of chance.
+
+        Returns:
+            The words, and for each the place of the English word that it stands for.
         """
-        parts = WORD.findall(text)
-        draws = rng.random(len(parts))
-        for i, part in enumerate(parts):
-            if draws[i] < rate and (places := self.index.get(part.lower())):
-                entry, form = places[int(rng.integers(len(places)))]
-                parts[i] = self.entries[entry].translate(form, language, rng) or part
-        return "".join(parts)
+        found: list[str] = []
+        places: list[int] = []
+        draws = rng.random(len(words))
+        for i, word in enumerate(words):
+            new: Words = (word,)
+            if draws[i] < rate and (entries := self.index.get(word)):
+                entry, form = entries[int(rng.integers(len(entries)))]
+                text = self.entries[entry].translate(form, language, rng)
+                new = self.split(text) if text else new
+            found.extend(new)
+            places.extend([i] * len(new))
+        return tuple(found), np.array(places, dtype=np.int64)

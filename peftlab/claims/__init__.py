@@ -1,0 +1,23 @@
+"""The ledger: what papers claim, and what the records say about it."""
+
+from peftlab.claims.evidence import Evidence
+from peftlab.claims.ledger import Claim, Ledger, book_ledger
+from peftlab.claims.region import Estimate, Region
+from peftlab.claims.tables import cell_table, claim_table, text
+from peftlab.claims.verdicts import Finding, Verdict, finding, findings
+
+__all__ = [
+    "Claim",
+    "Estimate",
+    "Evidence",
+    "Finding",
+    "Ledger",
+    "Region",
+    "Verdict",
+    "book_ledger",
+    "cell_table",
+    "claim_table",
+    "finding",
+    "findings",
+    "text",
+]

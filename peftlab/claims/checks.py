@@ -1,0 +1,101 @@
+"""What all checks of a claim have in common.
+
+A check is one question to many *cells*, such as a task and a method; each cell has an estimate, or
+none yet. The kinds of check are in :mod:`peftlab.claims.trained` and :mod:`peftlab.claims.priced`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from peftlab.claims.evidence import Evidence
+from peftlab.claims.region import Estimate, Judgement, Region
+from peftlab.errors import unknown
+from peftlab.results.record import Strict
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One comparison of a check.
+
+    Attributes:
+        what: Is compared, in words.
+        name: Of the cell: task or batch, and method.
+        claimed: What the claim says of the estimate.
+        estimate: None: its records are not there.
+        encoder: Its name.
+        weights: Whether the encoder's weights matter: else only its shape was used.
+        records: Ids.
+        needs: Experiments.
+    """
+
+    what: str
+    name: str
+    claimed: Region
+    estimate: Estimate | None
+    encoder: str
+    weights: bool
+    records: tuple[str, ...]
+    needs: tuple[str, ...]
+
+    @property
+    def judgement(self) -> Judgement | None:
+        """What the estimate says of the claim; None without one."""
+        return None if self.estimate is None else self.claimed.judge(self.estimate)
+
+
+class Base(Strict, ABC):
+    """What all checks say.
+
+    Attributes:
+        what: Is compared, in words that go before "is claimed to be above 1".
+        claimed: The region.
+        methods: Labels or presets of the methods.
+        against: What they are compared with.
+    """
+
+    what: str = Field(min_length=1)
+    claimed: Region
+    methods: list[str] = Field(min_length=1)
+    against: str | None = "full"
+
+    @property
+    @abstractmethod
+    def needs(self) -> tuple[str, ...]:
+        """Names of the experiments whose records it takes."""
+
+    @abstractmethod
+    def verify(self, evidence: Evidence) -> None:
+        """Raise an error if it names what the experiment files do not have."""
+
+    @abstractmethod
+    def cells(self, evidence: Evidence) -> Iterator[Cell]:
+        """Yield every cell, whether or not its records are there."""
+
+    @property
+    def labels(self) -> list[str]:
+        """The methods and what they are compared with."""
+        return [*self.methods, *([] if self.against is None else [self.against])]
+
+    @staticmethod
+    def _verify(experiment: str, kind: str, named: Collection[str], there: Collection[str]) -> None:
+        """Raise an error for the first name that is not there."""
+        for name in named:
+            if name not in there:
+                raise unknown(f"{kind} in the experiment {experiment!r}", name, there)
+
+    def _cell(
+        self,
+        name: str,
+        encoder: str,
+        estimate: Estimate | None,
+        records: Collection[str],
+        weights: bool = False,
+    ) -> Cell:
+        """Return a cell; without an estimate it rests on no records."""
+        used = tuple(sorted(records)) if estimate is not None else ()
+        return Cell(self.what, name, self.claimed, estimate, encoder, weights, used, self.needs)

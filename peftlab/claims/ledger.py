@@ -1,0 +1,183 @@
+"""The file of claims: what papers say, in our words, and which checks would settle it.
+
+It holds no verdict: verdicts are computed from records, in :mod:`peftlab.claims.verdicts`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from peftlab.claims.evidence import Evidence
+from peftlab.claims.priced import Count, StepRatio
+from peftlab.claims.trained import Joint, RunRatio, ScoreDifference, SizeRatio
+from peftlab.errors import PeftlabError, unknown
+from peftlab.results.record import Strict
+from peftlab.results.store import book_results
+
+FILE = "papers/claims.toml"
+
+Check = Annotated[
+    ScoreDifference | SizeRatio | RunRatio | Joint | StepRatio | Count,
+    Field(discriminator="measure"),
+]
+
+
+class Paper(Strict):
+    """A paper.
+
+    Attributes:
+        title: Short, as the page calls it.
+        cite: Key in the bibliography.
+        encoders: Names of the encoders and shapes that it uses: what is measured on them speaks of
+            the paper's model.
+    """
+
+    title: str = Field(min_length=1)
+    cite: str
+    encoders: list[str] = Field(default=[])
+
+
+class Budget(Strict):
+    """What an experiment takes.
+
+    Attributes:
+        minutes: From nothing to all records, about.
+        gpu: Whether it needs one; else two CPU cores do.
+    """
+
+    minutes: PositiveInt
+    gpu: bool = False
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        time = f"{self.minutes} minutes" if self.minutes < 120 else f"{self.minutes / 60:.0f} hours"
+        return f"about {time} of {'a GPU' if self.gpu else 'two CPU cores'}"
+
+
+class Claim(Strict):
+    """One claim.
+
+    Attributes:
+        id: For example ``"C1.1"``.
+        paper: Key of :attr:`Ledger.papers`.
+        ours: Whether it is a control of this book, not a statement of the paper.
+        section: Where the paper says it.
+        claim: In our words.
+        number: The paper's figure; empty where it is not available.
+        source: Where the number comes from.
+        unconfirmed: What a summary by others says about the number, where the paper's own text was
+            not available; it decides nothing.
+        protocol: How it is tested.
+        confounds: What else could make the difference.
+        checks: What would settle it.
+        open_parts: What no check asks yet, and why.
+        out_of_reach: Why it cannot be tested at small scale; empty if it can.
+        also: Experiments that belong to it, though no check reads their records.
+    """
+
+    id: str = Field(pattern=r"^C\d+\.\d+$")
+    paper: str
+    ours: bool = False
+    section: str = ""
+    claim: str = Field(min_length=1)
+    number: str = ""
+    source: Literal["", "paper", "code", "derived"] = ""
+    unconfirmed: str = ""
+    protocol: str = Field(min_length=1)
+    confounds: str = ""
+    checks: list[Check] = Field(default=[])
+    open_parts: str = ""
+    out_of_reach: str = ""
+    also: list[str] = Field(default=[])
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Claim:
+        if bool(self.number) != bool(self.source):
+            raise ValueError("a number has a source, and a source a number")
+        if not self.checks and not (self.out_of_reach or self.open_parts):
+            raise ValueError("name checks, or say in open_parts or out_of_reach why there are none")
+        return self
+
+    @property
+    def experiments(self) -> list[str]:
+        """All experiments that it names, each once, in order."""
+        needed = [name for check in self.checks for name in check.needs]
+        return list(dict.fromkeys([*needed, *self.also]))
+
+
+class Ledger(Strict):
+    """All claims.
+
+    Attributes:
+        papers: By key.
+        experiments: What each of the experiments takes.
+        claims: In the order of the page.
+    """
+
+    papers: dict[str, Paper]
+    experiments: dict[str, Budget]
+    claims: list[Claim] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Ledger:
+        ids = [claim.id for claim in self.claims]
+        for claim in self.claims:
+            if ids.count(claim.id) > 1:
+                raise ValueError(f"the claim {claim.id} is there twice")
+            if claim.paper not in self.papers:
+                raise unknown(f"paper (of claim {claim.id})", claim.paper, self.papers)
+            for name in claim.experiments:
+                if name not in self.experiments:
+                    raise unknown(
+                        f"budget of an experiment (of {claim.id})", name, self.experiments
+                    )
+        return self
+
+    def verify(self, evidence: Evidence) -> None:
+        """Check that experiments, methods and tasks are there that claims name.
+
+        Raises:
+            PeftlabError: The sentence names the claim.
+        """
+        for name in self.experiments:
+            evidence.experiment(name)
+        for claim in self.claims:
+            for check in claim.checks:
+                try:
+                    check.verify(evidence)
+                except PeftlabError as error:
+                    raise type(error)(f"In the claim {claim.id}: {error}") from None
+
+    def chosen(self, ids: list[str]) -> list[Claim]:
+        """Return the claims of these ids, or all if none is named.
+
+        Raises:
+            UnknownNameError: There is no such claim.
+        """
+        there = {claim.id: claim for claim in self.claims}
+        for name in ids:
+            if name not in there:
+                raise unknown("claim", name, there)
+        return [there[name] for name in ids] or self.claims
+
+
+def book_ledger(results: str | Path | None = None) -> tuple[Ledger, Evidence]:
+    """Read and check the book's claims.
+
+    Args:
+        results: Folder of the records; by default the book's.
+
+    Returns:
+        The claims, and what there is to judge them by.
+
+    Raises:
+        PeftlabError: A file is missing or wrong; the sentence names it.
+    """
+    book = book_results().parent
+    ledger = Ledger.from_toml(book / FILE)
+    evidence = Evidence(book / "experiments", results or book / "results")
+    ledger.verify(evidence)
+    return ledger, evidence

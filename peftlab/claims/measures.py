@@ -1,0 +1,253 @@
+"""What can be measured for a claim: pure functions from records to an estimate with an interval.
+
+Differences of scores are those of :mod:`peftlab.results.statistics`. Ratios over seeds are paired
+by seed: the geometric mean, with Student's interval of the logarithms. Ratios of timings are paired
+by round: see :mod:`peftlab.timing.intervals`. What is counted is exact.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Literal
+
+from peftlab import methods
+from peftlab.claims.region import Estimate
+from peftlab.encoders import shape
+from peftlab.errors import RecordError
+from peftlab.results import targets
+from peftlab.results.cost_table import comparison, is_tie
+from peftlab.results.costs import CostRecord, Flops
+from peftlab.results.record import Record
+from peftlab.results.statistics import difference, seed_interval
+
+Runs = Sequence[Record]
+Counted = Literal["trainable", "stored", "inference"]
+#: Where a run reached something: a step, infinite if it did not.
+Reached = Callable[[Record], float]
+ONE = Estimate.exact(1.0, ratio=True)
+#: FLOPs of a step by name of the convention.
+FLOPS: dict[str, Callable[[Flops], int | None]] = {
+    "flops": lambda flops: flops.expected,
+    "trainer flops": lambda flops: flops.hugging_face,
+}
+
+
+def score_difference(
+    ours: Runs, theirs: Runs, metric: str | None = None, split: str = "test"
+) -> Estimate:
+    """Return ``ours − theirs`` in a metric, paired by seed, and by example if it is their mean.
+
+    Args:
+        ours: Runs of a cell.
+        theirs: Of another cell of the same task.
+        metric: By default the main one; the rates were chosen by that in any case.
+        split: Split, transfer task, or one of several tasks that were learnt together.
+    """
+    if metric is not None:
+        ours, theirs = ([r.replaced(main_metric=metric) for r in runs] for runs in (ours, theirs))
+    return Estimate.of(difference(ours, theirs, split))
+
+
+def part(run: Record, task: str, metric: str) -> Record:
+    """Return what a run on several tasks says about one of them, as a run on that one would.
+
+    Args:
+        run: Of several tasks that were learnt together.
+        task: One of them.
+        metric: Its main metric.
+    """
+    scores = run.example_scores
+    return run.replaced(
+        metrics={"test": run.metrics[task]},
+        main_metric=metric,
+        example_scores={"test": scores[task]} if task in scores else {},
+    )
+
+
+def step_ratio(cost: CostRecord, label: str, against: str, what: str = "seconds") -> Estimate:
+    """Return what a call of one method costs over a call of another.
+
+    Args:
+        cost: Holds both.
+        label: Of the one.
+        against: Of the other.
+        what: ``"seconds"``: the median over rounds of the ratio within a round; its interval holds
+            1 where the baseline against itself differs as much. ``"flops"`` (closed form) or
+            ``"trainer flops"`` (by the convention of ``Trainer``): exact.
+    """
+    if what in FLOPS:
+        counted = [_flops(cost, each, what) for each in (label, against)]
+        return Estimate.exact(counted[0] / counted[1], ratio=True)
+    timings = comparison(cost)
+    if timings is None or not {label, against} <= set(timings.seconds):
+        raise RecordError(
+            f"The measurement {cost.id} has not timed {label!r} and {against!r}: measure both in "
+            f"the cost experiment {cost.experiment!r}."
+        )
+    found = timings.ratio(label, against)
+    low, high = found.low, found.high
+    if against == timings.baseline and is_tie(timings, label):
+        low, high = min(low, 1.0), max(high, 1.0)
+    rounds = len(timings.seconds[label])
+    return Estimate(found.ratio, low, high, rounds, "rounds", ratio=True)
+
+
+def run_ratio(ours: Runs, theirs: Runs, reach: Reached, step: Estimate = ONE) -> Estimate:
+    """Return what it takes one method to reach something, over what it takes another.
+
+    ``exp(mean_s log(n_s / m_s)) · c`` with the steps n and m of the two runs at seed s, and c the
+    ratio of what a step costs. The interval is Student's over seeds, with that of c added in
+    quadrature, for the two are independent. A run that did not reach it by its last evaluation at n
+    only says that the ratio is at least n / m, and at most so where it is the other's.
+
+    Args:
+        ours: Runs of a cell.
+        theirs: Of another cell of the same task.
+        reach: Gives the step.
+        step: Cost of a step of ours over one of theirs; 1 counts steps.
+    """
+    right = {r.settings.seed: r for r in theirs}
+    pairs = [(r, right[r.settings.seed]) for r in ours if r.settings.seed in right]
+    if not pairs:
+        raise RecordError("The runs share no seed: run both methods at the same seeds.")
+    ends = [[_bounds(run, reach) for run in pair] for pair in pairs]
+    least = [_log(ours[0]) - _log(theirs[1]) for ours, theirs in ends]
+    most = [_log(ours[1]) - _log(theirs[0]) for ours, theirs in ends]
+    n = len(pairs)
+    low = seed_interval(least) if all(map(math.isfinite, least)) else None
+    high = seed_interval(most) if all(map(math.isfinite, most)) else None
+    log_step, below, above = (_log(x) for x in (step.value, step.low, step.high))
+    middle = _middle(least, most)
+    bottom = -math.inf
+    if low is not None:
+        bottom = low.estimate - math.hypot(low.estimate - low.low, log_step - below) + log_step
+    top = math.inf
+    if high is not None:
+        top = high.estimate + math.hypot(high.high - high.estimate, above - log_step) + log_step
+    return Estimate(
+        math.exp(middle + log_step), math.exp(bottom), math.exp(top), n, "seeds", ratio=True
+    )
+
+
+def time_ratio(joint: Runs, single: Sequence[Runs], phase: str = "train") -> Estimate:
+    """Return the time of one run on several tasks over the sum of those of a run on each.
+
+    Args:
+        joint: Of one cell.
+        single: A cell a task.
+        phase: Of ``seconds``.
+
+    Returns:
+        The geometric mean over seeds, with Student's interval of the logarithms.
+    """
+    by_seed = [{r.settings.seed: r.seconds[phase] for r in runs} for runs in single]
+    logs = [
+        math.log(run.seconds[phase] / math.fsum(times[run.settings.seed] for times in by_seed))
+        for run in joint
+        if all(run.settings.seed in times for times in by_seed)
+    ]
+    if not logs:
+        raise RecordError("The runs share no seed: run all tasks at the same seeds.")
+    found = seed_interval(logs)
+    value, low, high = (math.exp(x) for x in (found.estimate, found.low, found.high))
+    return Estimate(value, low, high, found.n, "seeds", ratio=True)
+
+
+def count(encoder: str, method: str, against: str | None, of: Counted, ratio: bool) -> Estimate:
+    """Return a number of parameters without the head, by the closed form.
+
+    Args:
+        encoder: Name of a shape.
+        method: Preset name.
+        against: Another one: return the difference, or the ratio.
+        of: Which parameters.
+        ratio: Which of the two.
+    """
+    anatomy = shape(encoder).anatomy
+    ours = getattr(methods.get(method).counts(anatomy), of)
+    if against is None:
+        return Estimate.exact(ours)
+    theirs = getattr(methods.get(against).counts(anatomy), of)
+    return Estimate.exact(ours / theirs if ratio else ours - theirs, ratio)
+
+
+def size_ratio(ours: Runs, theirs: Runs, of: Counted) -> Estimate:
+    """Return the recorded number of parameters of one method over that of another.
+
+    Over seeds, where they differ: as where the layers were selected by a run each.
+    """
+    right = {r.settings.seed: r for r in theirs}
+    ratios = [
+        getattr(r.parameters, of) / getattr(right[r.settings.seed].parameters, of)
+        for r in ours
+        if r.settings.seed in right
+    ]
+    if len(set(ratios)) == 1:
+        return Estimate.exact(ratios[0], ratio=True)
+    found = seed_interval(ratios)
+    return Estimate(found.estimate, found.low, found.high, found.n, found.over, ratio=True)
+
+
+def stopping(patience: int) -> Reached:
+    """Return where the rule of patience ends a run, judged once an epoch."""
+
+    def step(run: Record) -> float:
+        assert run.sizes is not None  # the run is ok
+        batch = int(str(run.settings.training["batch_size"]))
+        return targets.stopped(run, patience, math.ceil(run.sizes.train / batch)).step
+
+    return step
+
+
+def reaching(baseline: Runs, slack: float) -> Reached:
+    """Return where a run comes to the baseline's validation loss."""
+    goal = targets.target(baseline, slack)
+    return lambda run: targets.reached(run, goal)
+
+
+def label_in(cost: CostRecord, run: Record) -> str:
+    """Return what a measurement calls the method of a run.
+
+    Raises:
+        RecordError: It has none with these settings.
+    """
+    for label, settings in cost.settings.methods.items():
+        if settings == run.settings.method:
+            return label
+    raise RecordError(
+        f"The measurement {cost.id} has no method with the settings of "
+        f"{run.settings.method_label!r}: add it to the cost experiment {cost.experiment!r}."
+    )
+
+
+def _flops(cost: CostRecord, label: str, what: str) -> int:
+    flops = cost.candidates[label].flops
+    found = None if flops is None else FLOPS[what](flops)
+    if found is None:
+        raise RecordError(
+            f"The measurement {cost.id} has no {what} of {label!r}: measure a training step."
+        )
+    return found
+
+
+def _bounds(run: Record, reach: Reached) -> tuple[float, float]:
+    """Return the least and the most that the step can be."""
+    step = reach(run)
+    return (float(run.evaluations[-1].step), math.inf) if math.isinf(step) else (step, step)
+
+
+def _middle(least: Sequence[float], most: Sequence[float]) -> float:
+    """Return the mean of known numbers, else the median; NaN if nothing is known of one."""
+    pairs = list(zip(least, most, strict=True))
+    if all(a == b for a, b in pairs):
+        return math.fsum(least) / len(least)
+    if any(math.isinf(a) and math.isinf(b) for a, b in pairs):
+        return math.nan
+    ends = [a if a == b else (math.inf if math.isinf(b) else -math.inf) for a, b in pairs]
+    return median(ends)
+
+
+def _log(x: float) -> float:
+    return math.log(x) if x > 0 else -math.inf

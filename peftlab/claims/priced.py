@@ -1,0 +1,103 @@
+"""Checks of what a step costs and how large a method is: nothing has to be trained for them.
+
+How a number is made from records is in :mod:`peftlab.claims.measures`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import product
+from typing import Literal
+
+from pydantic import Field
+
+from peftlab import methods
+from peftlab.claims import measures
+from peftlab.claims.checks import Base, Cell
+from peftlab.claims.evidence import Evidence
+from peftlab.encoders import SHAPES
+from peftlab.errors import SettingsError, unknown
+from peftlab.results.costs import CostRecord
+
+
+class StepRatio(Base):
+    """What a training step or a forward pass costs, over that of another method.
+
+    Attributes:
+        experiment: Name of a cost experiment.
+        mode: ``"train"`` or ``"inference"``, if it measures both.
+        of: ``"seconds"``, ``"flops"`` or ``"trainer flops"``.
+    """
+
+    measure: Literal["step ratio"]
+    experiment: str
+    mode: Literal["train", "inference"] | None = None
+    of: Literal["seconds", "flops", "trainer flops"] = "seconds"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The experiment."""
+        return (self.experiment,)
+
+    def verify(self, evidence: Evidence) -> None:
+        """Check the names, and that it is clear what is timed."""
+        found = evidence.measured(self.experiment)
+        self._verify(self.experiment, "method", self.labels, found.methods)
+        if len([mode for mode in found.modes if self.mode in (None, mode)]) != 1:
+            raise SettingsError(
+                f"A check on {self.experiment!r} needs one of its modes, {', '.join(found.modes)}: "
+                "name it in mode."
+            )
+
+    def cells(self, evidence: Evidence) -> Iterator[Cell]:
+        """Yield a cell an encoder, batch, length and method; one a machine where there are more."""
+        found = evidence.measured(self.experiment)
+        there: dict[tuple[str, int, int], list[CostRecord]] = defaultdict(list)
+        for record in evidence.costs(self.experiment):
+            settings = record.settings
+            if self.mode in (None, settings.mode):
+                there[settings.encoder, settings.batch, settings.length].append(record)
+        for encoder, (batch, length), label in product(found.encoders, found.cells, self.methods):
+            name = f"{encoder}, {batch} × {length}, {label}"
+            records = there[encoder, batch, length]
+            if not records:
+                yield self._cell(name, encoder, None, ())
+            for record in records:
+                estimate = measures.step_ratio(record, label, str(self.against), self.of)
+                yield self._cell(name, encoder, estimate, {record.id})
+
+
+class Count(Base):
+    """Parameters by the closed form: nothing is run.
+
+    Attributes:
+        encoders: Names of shapes.
+        of: Which parameters.
+        ratio: Compare as a ratio, not a difference.
+    """
+
+    measure: Literal["count"]
+    encoders: list[str] = Field(min_length=1)
+    of: measures.Counted = "trainable"
+    ratio: bool = False
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Nothing."""
+        return ()
+
+    def verify(self, evidence: Evidence) -> None:
+        """Check the names."""
+        for name in self.labels:
+            methods.get(name)
+        for name in self.encoders:
+            if name not in SHAPES:
+                raise unknown("shape of an encoder", name, SHAPES)
+
+    def cells(self, evidence: Evidence) -> Iterator[Cell]:
+        """Yield a cell an encoder and method."""
+        for encoder in self.encoders:
+            for label in self.methods:
+                found = measures.count(encoder, label, self.against, self.of, self.ratio)
+                yield self._cell(f"{encoder}, {label}", encoder, found, ())

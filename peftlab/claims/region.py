@@ -1,0 +1,110 @@
+"""An estimate, the region that a paper claims for it, and whether the one lies in the other."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import model_validator
+
+from peftlab.results.noise import POWER
+from peftlab.results.record import Strict
+from peftlab.results.statistics import Interval
+from peftlab.timing.intervals import with_interval
+
+Judgement = Literal["reproduced", "not reproduced", "undecided"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval.
+
+    Attributes:
+        value, low, high: All three are equal where the number is exact, as a count is. NaN: nothing
+            is known.
+        n: Seeds or rounds that it rests on; 0 for an exact number.
+        over: What was taken as random; "" for an exact number.
+        ratio: Whether it is a ratio, whose size is told as a factor, or a difference.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    over: str
+    ratio: bool = False
+
+    @classmethod
+    def exact(cls, value: float, ratio: bool = False) -> Estimate:
+        """Return a number without uncertainty."""
+        return cls(value, value, value, 0, "", ratio)
+
+    @classmethod
+    def of(cls, interval: Interval) -> Estimate:
+        """Return a difference of scores."""
+        return cls(interval.estimate, interval.low, interval.high, interval.n, interval.over)
+
+    @property
+    def detectable(self) -> float:
+        """The effect that would have been seen with a probability of 0.8.
+
+        A difference from the bound of a region, or a factor: (z₀.₉₇₅ + z₀.₈) / z₀.₉₇₅ times half
+        the width of the interval, in logarithms for a ratio; see :mod:`peftlab.results.noise`.
+        """
+        if not self.ratio:
+            return POWER * (self.high - self.low) / 2
+        if not 0 < self.low <= self.high:
+            return math.nan
+        return (self.high / self.low) ** (POWER / 2)
+
+    def __str__(self) -> str:
+        """Print no more digits than the interval allows."""
+        if self.low == self.high:
+            return f"{self.value:,.4g}" if abs(self.value) < 1000 else f"{self.value:,.0f}"
+        return with_interval(self.value, self.low, self.high)
+
+
+class Region(Strict):
+    """What a claim says about a number: between two bounds that are left out, or one value.
+
+    Attributes:
+        above, below: Bounds; None is no bound.
+        equals: The one value.
+    """
+
+    above: float | None = None
+    below: float | None = None
+    equals: float | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Region:
+        bounds = (self.above, self.below)
+        if (self.equals is None) == (bounds == (None, None)):
+            raise ValueError("give equals, or above, below or both")
+        if None not in bounds and self.above >= self.below:  # type: ignore[operator]
+            raise ValueError("above is not less than below, so nothing lies between them")
+        return self
+
+    def judge(self, estimate: Estimate) -> Judgement:
+        """Say whether an estimate's interval lies in the region, outside, or across its edge."""
+        low, high = estimate.low, estimate.high
+        if math.isnan(low) or math.isnan(high):
+            return "undecided"
+        if self.equals is not None:
+            if low == self.equals == high:
+                return "reproduced"
+            return "undecided" if low <= self.equals <= high else "not reproduced"
+        above = -math.inf if self.above is None else self.above
+        below = math.inf if self.below is None else self.below
+        # An interval that ends at infinity is inside a region without a bound there.
+        if low > above and (high < below or below == math.inf):
+            return "reproduced"
+        return "not reproduced" if high <= above or low >= below else "undecided"
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        if self.equals is not None:
+            return f"equal to {self.equals:,g}"
+        bounds = (("above", self.above), ("below", self.below))
+        return " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)

@@ -1,0 +1,121 @@
+"""The ledger as tables: for the book, and for a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from statistics import median
+from typing import TYPE_CHECKING
+
+from peftlab.claims.ledger import Ledger
+from peftlab.claims.verdicts import VERDICTS, Finding
+from peftlab.timing.intervals import with_interval
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def ours(found: Finding) -> str:
+    """Return the median cell of a claim with the range of the intervals, and how many cells."""
+    row = found.row()
+    if row["estimate"] is None:
+        return "" if not found.first else "not finite"
+    value, low, high = row["estimate"], row["low"], row["high"]
+    if len(found.first) == 1 and found.first[0].estimate is not None:
+        return str(found.first[0].estimate)
+    low, high = (math.nan if x is None else x for x in (low, high))
+    told = with_interval(value, low, high) if high > low else f"{value:.4g}"
+    return f"{told}, {len(found.first)} cells"
+
+
+def power(found: Finding) -> str:
+    """Say what effect the undecided cells of the first check could have shown; "" without any."""
+    estimates = [
+        cell.estimate
+        for cell in found.first
+        if cell.estimate is not None and cell.judgement == "undecided"
+    ]
+    sizes = [e.detectable for e in estimates if math.isfinite(e.detectable)]
+    if not sizes:
+        return ""
+    return f"×{median(sizes):.2f}" if estimates[0].ratio else f"{median(sizes):.3f}"
+
+
+def claim_table(findings: Iterable[Finding]) -> DataFrame:
+    """Return one row a claim: what the paper says, what the records say, the verdict.
+
+    Columns ``id, claim, the paper's number, verdict, decided, ours, could have shown, seeds or
+    rounds, scope, records``. ``ours`` is of the first check, ``could have shown`` the effect that
+    its undecided cells would have seen in four of five cases (median).
+    """
+    import pandas as pd
+
+    rows = []
+    for found in findings:
+        claim, row = found.claim, found.row()
+        decided = sum(cell.judgement not in (None, "undecided") for cell in found.cells)
+        rows.append(
+            {
+                "id": claim.id,
+                "claim": claim.claim,
+                "the paper's number": claim.number,
+                "verdict": found.verdict,
+                "decided": f"{decided} of {len(found.cells)}" if found.cells else "",
+                "ours": ours(found),
+                "could have shown": power(found),
+                "seeds or rounds": row["n"] or "",
+                "scope": found.scope,
+                "records": len(row["records"]) or "",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def cell_table(found: Finding) -> DataFrame:
+    """Return one row a cell of a claim: what was compared, claimed and found."""
+    import pandas as pd
+
+    columns = ["what", "cell", "claimed to be", "ours", "n", "judgement"]
+    rows = [
+        (
+            cell.what,
+            cell.name,
+            str(cell.claimed),
+            "" if cell.estimate is None else str(cell.estimate),
+            "" if cell.estimate is None else f"{cell.estimate.n} {cell.estimate.over}".strip("0 "),
+            cell.judgement or "no record yet",
+        )
+        for cell in found.cells
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def counted(findings: Iterable[Finding]) -> dict[str, int]:
+    """Return how many claims have each verdict, all verdicts named."""
+    counts = Counter(found.verdict for found in findings)
+    return {each: counts[each] for each in VERDICTS}
+
+
+def commands(found: Finding, ledger: Ledger) -> list[str]:
+    """Return the commands that would add cells to a claim, each with what it takes."""
+    return [
+        f"peftlab run book/experiments/{name}.toml  ({ledger.experiments[name]})"
+        for name in found.missing
+    ]
+
+
+def text(findings: Sequence[Finding], ledger: Ledger) -> str:
+    """Return the ledger for a terminal: a line a claim, and what would settle what is open."""
+    lines = []
+    for found in findings:
+        lines.append(
+            f"{found.claim.id:5} {found.verdict:15} {found.scope:26} {ours(found)}".rstrip()
+        )
+        lines.append(f"      {found.claim.claim}")
+        for reason in (found.claim.out_of_reach, found.claim.open_parts):
+            if reason and found.verdict != "reproduced":
+                lines.append(f"      {reason}")
+        lines += [f"      → {command}" for command in commands(found, ledger)]
+    told = (f"{n} {verdict}" for verdict, n in counted(findings).items() if n)
+    return "\n".join([*lines, ", ".join(told)])

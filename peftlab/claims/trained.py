@@ -1,0 +1,223 @@
+"""Checks that compare trained models: their scores, sizes, and what training them took.
+
+How a number is made from records is in :mod:`peftlab.claims.measures`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+
+from peftlab.claims import measures
+from peftlab.claims.checks import Base, Cell
+from peftlab.claims.evidence import POCKET, Evidence, Groups, Place
+from peftlab.claims.region import Estimate
+from peftlab.costs.plan import Pair
+from peftlab.errors import SettingsError
+from peftlab.results.record import Record
+
+
+class Trained(Base):
+    """A check that compares trained models.
+
+    Attributes:
+        experiment: Its name.
+        tasks: Some of its tasks; empty means all that are not ours.
+        rows: Train rows, where a task is there with several limits.
+    """
+
+    experiment: str
+    tasks: list[str] = Field(default=[])
+    rows: PositiveInt | None = None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The experiment."""
+        return (self.experiment,)
+
+    def verify(self, evidence: Evidence) -> None:
+        """Check the names, and that something is left to compare."""
+        found = evidence.trained(self.experiment)
+        self._verify(self.experiment, "method", self.labels, found.methods)
+        self._verify(self.experiment, "task", self.tasks, [task.name for task in found.tasks])
+        refuse_pocket(self.tasks)
+        places = evidence.papers(self.experiment, self.tasks, self.rows)
+        if not any({*self.labels} <= groups.keys() for _, groups in places):
+            raise SettingsError(
+                f"A check on {self.experiment!r} compares nothing: no task there has {self.rows} "
+                f"train rows and the methods {', '.join(self.labels)}."
+            )
+
+    def cells(self, evidence: Evidence) -> Iterator[Cell]:
+        """Yield a cell a task and method."""
+        for place, groups in evidence.papers(self.experiment, self.tasks, self.rows):
+            for label in self.methods:
+                if {label, self.against} <= groups.keys():
+                    yield self._compared(evidence, place, groups, label)
+
+    def _compared(self, evidence: Evidence, place: Place, groups: Groups, label: str) -> Cell:
+        ours, theirs = groups[label], groups[str(self.against)]
+        estimate = self._estimate(evidence, ours, theirs) if ours and theirs else None
+        ids = {r.id for r in (*ours, *theirs)}
+        return self._cell(f"{place}, {label}", place.encoder, estimate, ids, weights=True)
+
+    @abstractmethod
+    def _estimate(
+        self, evidence: Evidence, ours: list[Record], theirs: list[Record]
+    ) -> Estimate | None: ...
+
+
+class ScoreDifference(Trained):
+    """Difference of the scores on the test split."""
+
+    measure: Literal["score difference"]
+    metric: str | None = None
+
+    def _estimate(self, evidence: Evidence, ours: list[Record], theirs: list[Record]) -> Estimate:
+        return measures.score_difference(ours, theirs, self.metric)
+
+
+class SizeRatio(Trained):
+    """Recorded number of parameters over that of another method."""
+
+    measure: Literal["recorded size ratio"]
+    of: measures.Counted = "trainable"
+
+    def _estimate(self, evidence: Evidence, ours: list[Record], theirs: list[Record]) -> Estimate:
+        return measures.size_ratio(ours, theirs, self.of)
+
+
+class RunRatio(Trained):
+    """What a run costs up to a point, over what a run of another method does.
+
+    Attributes:
+        until: ``"stop"``: where the first paper's rule of patience ends it; ``"target"``: where it
+            comes to the validation loss of ``against``.
+        unit: ``"steps"``, or what a step of the cost experiment has: ``"seconds"``, ``"flops"`` or
+            ``"trainer flops"``.
+        cost: Name of a cost experiment; not for steps.
+        cell: Its batch and length that are those of the runs, if it has several.
+        patience: Of the rule.
+        slack: See :func:`peftlab.results.targets.target`.
+    """
+
+    measure: Literal["run ratio"]
+    until: Literal["stop", "target"]
+    unit: Literal["steps", "seconds", "flops", "trainer flops"]
+    cost: str | None = None
+    cell: Pair | None = None
+    patience: PositiveInt = 3
+    slack: float = 0.0
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Both experiments."""
+        return (self.experiment,) if self.cost is None else (self.experiment, self.cost)
+
+    def verify(self, evidence: Evidence) -> None:
+        """Check the names, and that the costs are there if and only if they are needed."""
+        super().verify(evidence)
+        if (self.unit == "steps") != (self.cost is None):
+            raise SettingsError(
+                f"A check on {self.experiment!r} counts {self.unit}: name a cost experiment for "
+                "seconds and FLOPs, and none for steps."
+            )
+        if self.cost is not None:
+            planned = evidence.measured(self.cost).cells
+            if len([cell for cell in planned if self.cell in (None, cell)]) != 1:
+                raise SettingsError(
+                    f"A check on {self.experiment!r} needs one cell of {self.cost!r}, which has "
+                    f"{', '.join(map(str, planned))}: name it in cell."
+                )
+
+    def _estimate(
+        self, evidence: Evidence, ours: list[Record], theirs: list[Record]
+    ) -> Estimate | None:
+        step = measures.ONE
+        if self.cost is not None:
+            wanted = evidence.measured(self.cost).cells[0] if self.cell is None else self.cell
+            costs = [
+                r
+                for r in evidence.costs(self.cost)
+                if (r.settings.batch, r.settings.length) == wanted
+            ]
+            if not costs:
+                return None
+            label, against = (measures.label_in(costs[0], runs[0]) for runs in (ours, theirs))
+            if label != against:
+                step = measures.step_ratio(costs[0], label, against, self.unit)
+        if self.until == "stop":
+            reach = measures.stopping(self.patience)
+        else:
+            reach = measures.reaching(theirs, self.slack)
+        return measures.run_ratio(ours, theirs, reach, step)
+
+
+class Joint(Base):
+    """One model for several tasks against one for each.
+
+    Attributes:
+        experiment: Its name.
+        joint: Name of the task that is made of several.
+        of: Difference of the scores on each task, or ratio of the training times of all.
+    """
+
+    measure: Literal["joint"]
+    experiment: str
+    joint: str
+    of: Literal["score", "time"]
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The experiment."""
+        return (self.experiment,)
+
+    def verify(self, evidence: Evidence) -> None:
+        """Check the names."""
+        found = evidence.trained(self.experiment)
+        there = [task.name for task in found.tasks if task.of]
+        self._verify(self.experiment, "task made of tasks", [self.joint], there)
+        self._verify(self.experiment, "method", self.labels, found.methods)
+        members = next(task.of for task in found.tasks if task.name == self.joint)
+        self._verify(self.experiment, "task", members, [task.name for task in found.tasks])
+        refuse_pocket(members)
+
+    def cells(self, evidence: Evidence) -> Iterator[Cell]:
+        """Yield a cell a task and method, or one a method for the time of all."""
+        tasks = evidence.trained(self.experiment).tasks
+        members = next(task.of for task in tasks if task.name == self.joint)
+        there = {place.task: (place, groups) for place, groups in self._groups(evidence)}
+        place, together = there[self.joint]
+        for label in self.methods:
+            ours = together.get(label, [])
+            single = {task: there[task][1].get(str(self.against), []) for task in members}
+            if self.of == "score":
+                for task, runs in single.items():
+                    found = None
+                    if ours and runs:
+                        parts = [measures.part(run, task, runs[0].main_metric) for run in ours]
+                        found = measures.score_difference(parts, runs)
+                    ids = {r.id for r in (*ours, *runs)}
+                    yield self._cell(f"{task}, {label}", place.encoder, found, ids, weights=True)
+                continue
+            found = None
+            if ours and all(single.values()):
+                found = measures.time_ratio(ours, list(single.values()))
+            ids = {r.id for runs in (ours, *single.values()) for r in runs}
+            yield self._cell(f"{self.joint}, {label}", place.encoder, found, ids, weights=True)
+
+    def _groups(self, evidence: Evidence) -> Iterable[tuple[Place, Groups]]:
+        return evidence.groups(self.experiment).items()
+
+
+def refuse_pocket(tasks: Iterable[str]) -> None:
+    """Raise an error if one of the tasks is generated."""
+    for name in tasks:
+        if name.startswith(POCKET):
+            raise SettingsError(
+                f"The task {name!r} is generated and cannot speak of a paper: leave it out of the "
+                "claims."
+            )

@@ -1,0 +1,154 @@
+"""Verdicts: from the judgements of a claim's cells to one word, by one rule.
+
+A cell is *reproduced* if its interval lies inside the claimed region, *not reproduced* if it lies
+outside, else *undecided*. A claim is
+
+- *partly* reproduced if some of its decided cells say yes and some no;
+- *reproduced* or *not reproduced* if all decided cells agree, and at least half of the cells of
+  each of its checks are decided;
+- *undecided* if fewer are: the records have too little power, or are not all there;
+- *open* if there is no record yet, and *out of reach* if, besides, it is said why there cannot be.
+
+Cells that need a GPU count only once they are recorded. Every interval is one of 95 %, for one
+cell: of many cells, some miss by chance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Literal
+
+from peftlab.claims.checks import Cell
+from peftlab.claims.evidence import Evidence
+from peftlab.claims.ledger import Claim, Ledger
+from peftlab.claims.region import Judgement
+
+Verdict = Literal["reproduced", "partly", "not reproduced", "undecided", "open", "out of reach"]
+VERDICTS: tuple[Verdict, ...] = (
+    "reproduced",
+    "partly",
+    "not reproduced",
+    "undecided",
+    "open",
+    "out of reach",
+)
+Scope = Literal["paper's model", "small encoder", "shape only"]
+SCOPES: tuple[Scope, ...] = ("paper's model", "small encoder", "shape only")
+#: Share of the cells of each check that must be decided.
+ENOUGH = 0.5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the records say about a claim.
+
+    Attributes:
+        claim: See :class:`peftlab.claims.ledger.Claim`.
+        verdict: By the rule of this file.
+        scopes: Of the cells with an estimate.
+        cells: All of them; those of a GPU without records are left out.
+        missing: Experiments that are not recorded to the end and would add cells.
+    """
+
+    claim: Claim
+    verdict: Verdict
+    scopes: tuple[Scope, ...]
+    cells: tuple[Cell, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def first(self) -> list[Cell]:
+        """The cells with an estimate of the first check that has some."""
+        found = [cell for cell in self.cells if cell.estimate is not None]
+        return [cell for cell in found if cell.what == found[0].what]
+
+    @property
+    def scope(self) -> str:
+        """The scopes as one text; "" if nothing is recorded."""
+        return ", ".join(self.scopes)
+
+    def row(self) -> dict[str, Any]:
+        """Return the claim as a JSON row.
+
+        ``estimate`` is the median over the cells of the first check that has estimates, ``low`` and
+        ``high`` the lowest and highest end of their intervals, ``n`` the fewest seeds or rounds of
+        one of them (0: counted, not sampled). What is not known or not finite is None.
+        """
+        estimates = [cell.estimate for cell in self.first if cell.estimate is not None]
+        numbers: dict[str, float | None] = dict.fromkeys(("estimate", "low", "high", "n"))
+        if estimates:
+            numbers = {
+                "estimate": _finite(median(e.value for e in estimates)),
+                "low": _finite(min(e.low for e in estimates)),
+                "high": _finite(max(e.high for e in estimates)),
+                "n": min(e.n for e in estimates),
+            }
+        records = sorted({each for cell in self.cells for each in cell.records})
+        return {
+            "id": self.claim.id,
+            "verdict": self.verdict,
+            "scope": self.scope,
+            **numbers,
+            "records": records,
+        }
+
+
+def verdict(checks: Sequence[Sequence[Judgement | None]], out_of_reach: bool = False) -> Verdict:
+    """Return the verdict on a claim.
+
+    Args:
+        checks: The judgements of the cells of each check; None: it has no record yet.
+        out_of_reach: Whether the claim says why it cannot be tested.
+    """
+    cells = [judgement for check in checks for judgement in check]
+    if all(each is None for each in cells):
+        return "out of reach" if out_of_reach else "open"
+    decided = {each for each in cells if each not in (None, "undecided")}
+    if len(decided) == 2:
+        return "partly"
+    shares = [sum(each in decided for each in check) / len(check) for check in checks if check]
+    if min(shares) < ENOUGH:
+        return "undecided"
+    return "reproduced" if decided == {"reproduced"} else "not reproduced"
+
+
+def finding(claim: Claim, ledger: Ledger, evidence: Evidence) -> Finding:
+    """Judge one claim by the records."""
+    on_gpu = {name for name, budget in ledger.experiments.items() if budget.gpu}
+    planned = [list(check.cells(evidence)) for check in claim.checks]
+    checks = [
+        [cell for cell in cells if cell.estimate is not None or not on_gpu & {*cell.needs}]
+        for cells in planned
+    ]
+    encoders = ledger.papers[claim.paper].encoders
+    cells = [cell for check in checks for cell in check]
+    found = {scope(cell, encoders) for cell in cells if cell.estimate is not None}
+    judged = [[cell.judgement for cell in check] for check in checks]
+    return Finding(
+        claim=claim,
+        verdict=verdict(judged, bool(claim.out_of_reach)),
+        scopes=tuple(each for each in SCOPES if each in found),
+        cells=tuple(cells),
+        missing=tuple(name for name in claim.experiments if not evidence.complete(name)),
+    )
+
+
+def findings(
+    ledger: Ledger, evidence: Evidence, claims: Iterable[Claim] | None = None
+) -> list[Finding]:
+    """Judge claims, all by default."""
+    return [finding(claim, ledger, evidence) for claim in claims or ledger.claims]
+
+
+def scope(cell: Cell, encoders: Sequence[str]) -> Scope:
+    """Say what a cell speaks of: the paper's model, its shape alone, or a small encoder."""
+    if cell.encoder not in encoders:
+        return "small encoder"
+    return "paper's model" if cell.weights else "shape only"
+
+
+def _finite(x: float) -> float | None:
+    return x if math.isfinite(x) else None

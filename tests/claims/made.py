@@ -1,0 +1,72 @@
+"""A small book for tests: an experiment file, its records, and claims about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from peftlab import experiments
+from peftlab.claims import Evidence, Ledger
+from peftlab.results.record import Record, RunSettings
+from peftlab.results.store import Store
+from tests.results.made import record
+
+EXPERIMENT = """
+name = "small"
+question = "Which is better?"
+encoder = "tiny"
+tasks = [{ name = "glue/sst2", train = 10 }, { name = "glue/mrpc", train = 20 }]
+methods = { full = "full", lora-8 = "lora-8", other = "pfeiffer-16" }
+seeds = [0, 1, 2]
+tuning = { learning_rates = [1e-3] }
+"""
+CLAIMS = """
+[papers.one]
+title = "One"
+cite = "one"
+encoders = ["tiny"]
+
+[experiments]
+small = { minutes = 60 }
+
+[[claims]]
+id = "C1.1"
+paper = "one"
+claim = "LoRA scores higher."
+protocol = "Compare."
+checks = [
+    { measure = "score difference", what = "score", experiment = "small", methods = ["lora-8"], \
+claimed = { above = 0 } },
+]
+"""
+#: Task and label → accuracy.
+Score = Callable[[str, str], float]
+
+
+def write(folder: Path, experiment: str = EXPERIMENT) -> None:
+    (folder / "experiments").mkdir(exist_ok=True)
+    (folder / "experiments" / "small.toml").write_text(experiment)
+
+
+def read(folder: Path, claims: str = CLAIMS) -> tuple[Ledger, Evidence]:
+    """Read claims beside the experiment file and check them."""
+    (folder / "claims.toml").write_text(claims)
+    ledger = Ledger.from_toml(folder / "claims.toml")
+    evidence = Evidence(folder / "experiments", folder / "results")
+    ledger.verify(evidence)
+    return ledger, evidence
+
+
+def made(run: RunSettings, accuracy: float) -> Record:
+    """A record of a planned run; which rows are right differs between methods."""
+    made = record(run.method_label, seed=run.seed, accuracy=accuracy)
+    return made.replaced(settings=run, experiment="small")
+
+
+def fill(folder: Path, score: Score, leave_out: tuple[tuple[str, str, int], ...] = ()) -> None:
+    """Save a record of every planned run, but for some, named by task, label and seed."""
+    store: Store[Record] = Store(folder / "results")
+    for cell in experiments.read(folder / "experiments" / "small.toml").cells():
+        for run in cell.runs({}):
+            if (run.task, run.method_label, run.seed) not in leave_out:
+                store.save(made(run, score(run.task, run.method_label)))

@@ -1,0 +1,184 @@
+"""Regions, verdicts and their rows: each verdict can be reached, and each edge is where it is."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from peftlab.claims import Estimate, Region, findings
+from peftlab.claims.tables import commands, text
+from peftlab.claims.verdicts import VERDICTS, scope, verdict
+from tests.claims.made import CLAIMS, fill, read, write
+
+YES, NO, TIE = "reproduced", "not reproduced", "undecided"
+
+
+def between(low: float, high: float, ratio: bool = False) -> Estimate:
+    return Estimate((low + high) / 2, low, high, 3, "seeds", ratio)
+
+
+@pytest.mark.parametrize(
+    ("region", "low", "high", "judgement"),
+    [
+        ({"above": 1}, 1.01, 2, YES),
+        ({"above": 1}, 1, 2, TIE),  # the bound itself is not above it
+        ({"above": 1}, 0.5, 1, NO),
+        ({"above": 1}, 1, 1, NO),
+        ({"above": 1}, 0.9, 1.1, TIE),
+        ({"above": 1}, 1.2, math.inf, YES),
+        ({"below": 1}, 0, 0.9, YES),
+        ({"below": 1}, 0.9, math.inf, TIE),
+        ({"above": -0.01, "below": 0.01}, -0.009, 0.009, YES),
+        ({"above": -0.01, "below": 0.01}, -0.011, 0.009, TIE),
+        ({"above": -0.01, "below": 0.01}, 0.01, 0.02, NO),
+        ({"above": -0.01, "below": 0.01}, 0.009, math.inf, TIE),
+        ({"equals": 7680}, 7680, 7680, YES),
+        ({"equals": 7680}, 7681, 7681, NO),
+        ({"equals": 7680}, 7000, 8000, TIE),
+        ({"above": 0}, math.nan, math.nan, TIE),
+    ],
+)
+def test_an_interval_lies_inside_outside_or_across_the_edge(region, low, high, judgement):
+    assert Region(**region).judge(between(low, high)) == judgement
+
+
+@pytest.mark.parametrize("region", [{}, {"above": 1, "equals": 1}, {"above": 1, "below": 1}])
+def test_a_region_that_says_nothing_is_refused(region):
+    with pytest.raises(ValueError, match="give equals|nothing lies"):
+        Region(**region)
+
+
+@pytest.mark.parametrize(
+    ("checks", "expected"),
+    [
+        ([[YES, YES]], "reproduced"),
+        ([[NO, NO]], "not reproduced"),
+        ([[YES, NO]], "partly"),
+        ([[TIE, TIE]], "undecided"),
+        ([[None, None]], "open"),
+        ([[]], "open"),
+        ([[YES, None]], "reproduced"),  # half of the cells are enough
+        ([[YES, TIE, None]], "undecided"),
+        ([[YES] * 9, [None]], "undecided"),  # many cells of one check do not settle another
+        ([[YES] * 9, [NO, None, None]], "partly"),
+        ([[YES], []], "reproduced"),  # what needs a GPU is not there
+    ],
+)
+def test_the_rule(checks, expected):
+    assert verdict(checks) == expected
+
+
+def test_out_of_reach_is_only_what_has_no_record():
+    assert verdict([[None]], out_of_reach=True) == "out of reach"
+    assert verdict([[YES]], out_of_reach=True) == "reproduced"
+
+
+@pytest.mark.parametrize(
+    ("sst2", "mrpc", "expected"),
+    [
+        (0.9, 0.9, "reproduced"),
+        (0.5, 0.5, "not reproduced"),
+        (0.9, 0.5, "partly"),
+        (0.7, 0.7, "undecided"),
+        (0.9, 0.7, "reproduced"),
+    ],
+)
+def test_a_verdict_follows_the_records(tmp_path, sst2, mrpc, expected):
+    scores = {"glue/sst2": sst2, "glue/mrpc": mrpc}
+    write(tmp_path)
+    fill(tmp_path, lambda task, label: scores[task] if label == "lora-8" else 0.7)
+    (found,) = findings(*read(tmp_path))
+    assert found.verdict == expected
+    assert found.scope == "paper's model"
+    assert found.missing == ()
+    row = found.row()
+    assert row["n"] == 3
+    assert len(row["records"]) == 12  # two tasks, two methods, three seeds
+    middle = (sst2 + mrpc) / 2 - 0.7
+    assert row["estimate"] == pytest.approx(middle, abs=1e-9)
+    assert row["low"] < middle < row["high"]
+
+
+def test_without_records_a_claim_is_open_and_says_what_to_run(tmp_path):
+    write(tmp_path)
+    ledger, evidence = read(tmp_path)
+    (found,) = findings(ledger, evidence)
+    assert found.verdict == "open"
+    assert commands(found, ledger) == [
+        "peftlab run book/experiments/small.toml  (about 60 minutes of two CPU cores)"
+    ]
+    assert commands(found, ledger)[0] in text([found], ledger)
+    assert found.row() == {
+        "id": "C1.1",
+        "verdict": "open",
+        "scope": "",
+        **dict.fromkeys(("estimate", "low", "high", "n")),
+        "records": [],
+    }
+
+
+def test_a_cell_without_all_its_seeds_has_no_estimate(tmp_path):
+    write(tmp_path)
+    gone = (("glue/mrpc", "lora-8", 2), ("glue/sst2", "other", 0))
+    fill(tmp_path, lambda task, label: 0.9 if label == "lora-8" else 0.7, gone)
+    (found,) = findings(*read(tmp_path))
+    assert [cell.judgement for cell in found.cells] == [YES, None]
+    assert found.missing == ("small",)
+    assert {cell.name: bool(cell.records) for cell in found.cells} == {
+        "glue/sst2 (10 rows), lora-8": True,
+        "glue/mrpc (20 rows), lora-8": False,
+    }
+
+
+def test_cells_that_need_a_gpu_do_not_count_until_they_are_recorded(tmp_path):
+    write(tmp_path)
+    fill(
+        tmp_path,
+        lambda task, label: 0.9 if label == "lora-8" else 0.7,
+        (("glue/mrpc", "lora-8", 2),),
+    )
+    ledger, evidence = read(tmp_path, CLAIMS.replace("minutes = 60", "minutes = 60, gpu = true"))
+    (found,) = findings(ledger, evidence)
+    assert len(found.cells) == 1
+    assert "a GPU" in commands(found, ledger)[0]
+
+
+def test_rows_and_tasks_choose_cells(tmp_path):
+    write(tmp_path)
+    for chosen in ("rows = 20", 'tasks = ["glue/mrpc"]'):
+        (found,) = findings(*read(tmp_path, CLAIMS.replace("methods =", f"{chosen}, methods =")))
+        assert [cell.name for cell in found.cells] == ["glue/mrpc (20 rows), lora-8"]
+
+
+def test_rows_are_json_with_a_verdict_of_the_list(tmp_path):
+    write(tmp_path)
+    fill(tmp_path, lambda task, label: 0.7)
+    (row,) = json.loads(json.dumps([f.row() for f in findings(*read(tmp_path))], allow_nan=False))
+    assert set(row) == {"id", "verdict", "scope", "estimate", "low", "high", "n", "records"}
+    assert row["verdict"] in VERDICTS
+
+
+def test_the_scope_is_computed(tmp_path):
+    write(tmp_path)
+    fill(tmp_path, lambda task, label: 0.7)
+    (found,) = findings(*read(tmp_path, CLAIMS.replace('["tiny"]', '["large"]')))
+    assert found.scope == "small encoder"
+    count = (
+        '{ measure = "count", what = "x", encoders = ["roberta-base"], methods = ["pt-unipelt"], '
+        'against = "unipelt", claimed = { equals = 7680 } }'
+    )
+    a, b = CLAIMS.index("    { measure"), CLAIMS.rindex("]")
+    claims = CLAIMS[:a] + count + CLAIMS[b:]
+    (found,) = findings(*read(tmp_path, claims.replace('["tiny"]', '["roberta-base"]')))
+    assert (found.scope, found.verdict) == ("shape only", "reproduced")
+    assert found.row()["n"] == 0
+    assert scope(found.cells[0], []) == "small encoder"
+
+
+def test_power_is_that_of_the_interval():
+    # half-width 0.02: a difference of 0.02 is seen every second time, 0.0286 four of five times
+    assert between(-0.02, 0.02).detectable == pytest.approx(0.02 * 2.8016 / 1.96)
+    assert between(0.5, 2, ratio=True).detectable == pytest.approx(2 ** (2.8016 / 1.96))
+    assert Estimate.exact(3).detectable == 0
