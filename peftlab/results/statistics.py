@@ -128,17 +128,17 @@ def bootstrap(
     n_seeds, n_examples = difference.shape
     random = np.random.default_rng(seed)
     drawn = max(n_seeds - 1, 1)
+    # Examples on which all seeds do the same are drawn together: right and wrong answers of three
+    # seeds make few kinds of example, however many there are.
+    kinds, each = np.unique(difference, axis=1, return_counts=True)
     means: list[Array] = []
-    block = max(1, BLOCK // n_examples)
+    block = max(1, BLOCK // len(each))
     for start in range(0, resamples, block):
         size = min(block, resamples - start)
-        # How often each seed and example is drawn, instead of which: sums stay matrix products.
+        # How often each seed and kind is drawn, instead of which: sums stay matrix products.
         of_seeds = random.multinomial(drawn, np.full(n_seeds, 1 / n_seeds), size) / drawn
-        drawn_examples = random.integers(0, n_examples, (size, n_examples))
-        drawn_examples += n_examples * np.arange(size)[:, None]
-        of_examples = np.bincount(drawn_examples.ravel(), minlength=size * n_examples)
-        of_examples = of_examples.reshape(size, n_examples)
-        means.append(np.einsum("re,re->r", of_seeds @ difference, of_examples) / n_examples)
+        of_kinds = random.multinomial(n_examples, each / n_examples, size)
+        means.append(np.einsum("rk,rk->r", of_seeds @ kinds, of_kinds) / n_examples)
     tail = 50 * (1 - confidence)
     low, high = np.percentile(np.concatenate(means), [tail, 100 - tail])
     over: Level = "seeds and examples" if n_seeds > 1 else "examples"

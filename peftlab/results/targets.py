@@ -31,7 +31,7 @@ REACHED = (
     *("slack", "target", "reached", *UNITS),
     *(f"{unit}_{what}" for unit in UNITS for what in ("ratio", "low", "high")),
 )
-STOPPED = (*RUN, "stopped", "best_score", *UNITS, *(f"{unit}_ratio" for unit in UNITS))
+STOPPED = (*RUN, "stopped", "bound", "best_score", *UNITS, *(f"{unit}_ratio" for unit in UNITS))
 
 
 class Price(NamedTuple):
@@ -197,27 +197,39 @@ def stop_table(
     Returns:
         One row a method: ``method, learning_rate, seeds``; ``stopped``, the seeds that the rule
         ended; ``best_score``, the mean of the best scores until then; the medians ``steps``,
-        ``seconds``, ``teraflops`` and their ratios to the baseline's. Infinite: the rule did not
-        end most of the runs.
+        ``seconds``, ``teraflops`` and their ratios to the baseline's. ``bound``: the rule did not
+        end most of the runs, so these numbers are of whole runs, and more would have been needed.
     """
     import pandas as pd
 
     groups = _groups(records, baseline)
-    base = median(stopped(run, patience, every).step for run in groups[baseline])
+    base, _ = _bounded(groups[baseline], patience, every)
     base_price = price(groups[baseline][0], cost)
     rows = []
     for label, runs in groups.items():
         stops = [stopped(run, patience, every) for run in runs]
-        steps = median(stop.step for stop in stops)
+        steps, bound = _bounded(runs, patience, every)
         row: dict[str, object] = {
             **_run(label, runs),
             "stopped": sum(math.isfinite(stop.step) for stop in stops),
+            "bound": bound,
             "best_score": sum(stop.score for stop in stops) / len(stops),
         }
         for unit, ours, theirs in _units(price(runs[0], cost), base_price):
             row |= {unit: ours * steps, f"{unit}_ratio": _ratio(ours * steps, theirs * base)}
         rows.append(row)
     return pd.DataFrame(rows, columns=list(STOPPED))
+
+
+def _bounded(runs: Sequence[Record], patience: int, every: int) -> tuple[float, bool]:
+    """Return the median step at which the rule ends runs, or their length, and whether it is that.
+
+    Length counts where the rule did not end most of them.
+    """
+    steps = median(stopped(run, patience, every).step for run in runs)
+    if math.isfinite(steps):
+        return steps, False
+    return float(min(run.evaluations[-1].step for run in runs)), True
 
 
 def _groups(records: Iterable[Record], baseline: str) -> dict[str, list[Record]]:

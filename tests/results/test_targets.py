@@ -60,7 +60,9 @@ def test_the_table_has_steps_seconds_and_flops_with_their_ratios():
 def test_the_table_of_the_rule():
     table = stop_table(curve_runs(), curve_cost(), patience=1, every=10).set_index("method")
     assert table.loc["full", "stopped"] == 2 and table.loc["full", "steps"] == 30
-    assert table.loc["slow", "steps"] == math.inf
+    # the rule did not end it: what is known is that it takes more than the run
+    assert table.loc["slow", "bound"] and table.loc["slow", "steps"] == 30
+    assert not table.loc["full", "bound"] and not table.loc["lora", "bound"]
     assert table.loc["lora", "best_score"] == pytest.approx((0.7 + 0.7 + 0.4) / 3)
     assert table.loc["lora", "steps_ratio"] == pytest.approx(20 / 30)
 
