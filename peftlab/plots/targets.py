@@ -15,6 +15,7 @@ from peftlab.plots import page
 from peftlab.plots.page import Plot
 from peftlab.results.costs import CostRecord
 from peftlab.results.record import Record
+from peftlab.results.selection import selected
 from peftlab.results.targets import UNITS, losses, price, target
 
 WORDS = {"steps": "optimiser steps", "seconds": "seconds of training", "teraflops": "TFLOP"}
@@ -26,16 +27,17 @@ def validation_loss(records: Sequence[Record], cost: CostRecord, baseline: str =
     A line is the median over seeds, its band goes from the lowest to the highest seed.
 
     Args:
-        records: Runs of one task, one rate a method; see
-            :func:`peftlab.results.targets.reach_table`.
+        records: Runs of one task, all rates and seeds; the selected runs are drawn.
         cost: Of a training step of these methods, on a quiet machine.
         baseline: Label whose lowest loss is drawn as a dashed line.
 
     Raises:
         RecordError: There is no run of the baseline, no validation loss or no measurement.
     """
+    runs = [record for record in selected(records) if record.settings.learning_rate is not None]
+    goal = target([run for run in runs if page.label(run) == baseline])
     rows = []
-    for record in records:
+    for record in runs:
         step = price(record, cost)
         rows += [
             {
@@ -49,8 +51,7 @@ def validation_loss(records: Sequence[Record], cost: CostRecord, baseline: str =
             for at, loss in losses(record)
         ]
     table = pd.DataFrame(rows)
-    names = list(dict.fromkeys(table["method"]))
-    goal = target([r for r in records if page.label(r) == baseline])
+    names = sorted(set(table["method"]), key=lambda name: (name != baseline, name))
 
     def draw(figure: Figure, theme: dict[str, Any]) -> None:
         styles = page.styles(names)
@@ -95,7 +96,7 @@ def ratios_to_target(table: pd.DataFrame, unit: str = "seconds", baseline: str =
     if table.empty:
         raise RecordError(f"There is no method beside {baseline!r} to draw: add its records.")
     table = table[["method", "slack", "reached", "seeds", f"{unit}_ratio"]]
-    names = list(dict.fromkeys(table["method"]))
+    names = sorted(set(table["method"]))
     finite = table.loc[np.isfinite(table[f"{unit}_ratio"]), f"{unit}_ratio"]
     never = 1.5 * max(finite.max() if len(finite) else 1.0, 1.0)
 
@@ -112,6 +113,7 @@ def ratios_to_target(table: pd.DataFrame, unit: str = "seconds", baseline: str =
         axis.axhline(1, color=theme["ink"], linewidth=1)
         axis.axhline(never, color=theme["grid"], linewidth=1)
         axis.set_yscale("log")
+        axis.set_ylim(top=1.2 * never)
         ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if t < never / 1.2]
         axis.set_yticks([*ticks, never], [*map("{:g}".format, ticks), "not\nreached"])
         axis.minorticks_off()

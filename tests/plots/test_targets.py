@@ -6,8 +6,9 @@ import pytest
 
 from peftlab.errors import RecordError
 from peftlab.plots import ratios_to_target, validation_loss
+from peftlab.results.record import EvaluationPoint
 from peftlab.results.targets import reach_table
-from tests.results.made import CURVES, curve_cost, curve_runs
+from tests.results.made import CURVES, curve_cost, curve_runs, record
 
 
 def test_the_loss_is_drawn_over_steps_seconds_and_flops():
@@ -21,6 +22,15 @@ def test_the_loss_is_drawn_over_steps_seconds_and_flops():
         assert ends["lora"] < ends["full"]
     dashed = [line for line in steps.lines if line.get_linestyle() == "--"]
     assert [line.get_ydata()[0] for line in dashed] == [0.4]
+    assert len(plot.table) == 3 * 3 * 3
+    assert "full, 0.400" in plot.alt
+
+
+def test_only_the_selected_rate_is_drawn():
+    worse = record("full", seed=0, rate=1e-4, dev=0.1).replaced(
+        evaluations=[EvaluationPoint(step=10, epoch=1.0, metrics={"loss": 0.01, "accuracy": 0.1})]
+    )
+    plot = validation_loss([*curve_runs(), worse], curve_cost())
     assert len(plot.table) == 3 * 3 * 3
     assert "full, 0.400" in plot.alt
 
