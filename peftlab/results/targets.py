@@ -233,7 +233,7 @@ def _bounded(runs: Sequence[Record], patience: int, every: int) -> tuple[float, 
 
 
 def _groups(records: Iterable[Record], baseline: str) -> dict[str, list[Record]]:
-    """Return the selected runs that trained, by method, the baseline among them."""
+    """Return the selected runs that trained, by method, the baseline first."""
     trained = [r for r in selected(records) if r.settings.learning_rate is not None]
     groups = cells(trained)
     tasks = {(cell.encoder, cell.task) for cell in groups}
@@ -242,7 +242,7 @@ def _groups(records: Iterable[Record], baseline: str) -> dict[str, list[Record]]
     found = {cell.label: runs for cell, runs in groups.items()}
     if baseline not in found:
         raise RecordError(f"No run is of {baseline!r}: choose a baseline among {sorted(found)}.")
-    return found
+    return dict(sorted(found.items(), key=lambda each: (each[0] != baseline, each[0])))
 
 
 def _run(label: str, runs: Sequence[Record]) -> dict[str, object]:
