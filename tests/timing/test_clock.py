@@ -33,8 +33,10 @@ def test_a_known_duration_is_measured_within_two_percent():
 
 
 def test_a_window_of_several_calls_gives_the_time_of_one():
+    # The fastest of some: another thread of this process, such as the test runner's, only adds.
     call = busy_wait(0.002, process_time)
-    assert Clock(process_time).window(call, 5) == pytest.approx(0.002, rel=0.02)
+    fastest = min(Clock(process_time).window(call, 5) for _ in range(10))
+    assert fastest == pytest.approx(0.002, rel=0.02)
 
 
 def test_a_known_duration_comes_out_of_a_comparison_within_two_percent():
