@@ -2,7 +2,7 @@
 
 IBM model 1 (Brown et al. 1993) with the diagonal prior of fast_align (Dyer et al. 2013), trained by
 expectation maximisation. With t(f|e) the probability that e is translated by f, the word f_j of a
-pair comes from e_i with the posterior
+pair comes from e_i with the posterior ::
 
     p(i | j) = t(f_j|e_i) q(i, j) / Σ_i' t(f_j|e_i') q(i', j),   q(i, j) = exp(−λ |i/m − j/n|).
 

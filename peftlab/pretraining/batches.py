@@ -47,7 +47,7 @@ class Pieces:
 
 
 @dataclass(frozen=True)
-class Row:
+class Encoded:
     """An example as ids.
 
     Attributes:
@@ -103,7 +103,7 @@ class Batches:
         self.source, self.tokenizer, self.lessons = source, tokenizer, lessons
         self.pieces = Pieces(tokenizer)
         self.number = -1
-        self.pool: list[list[Row]] = []
+        self.pool: list[list[Encoded]] = []
 
     def __call__(self, step: int) -> Batch:
         """Return the batch of a step."""
@@ -121,7 +121,7 @@ class Batches:
             states,
         )
 
-    def _teach(self, rows: list[Row]) -> tuple[list[list[int]], Tensor]:
+    def _teach(self, rows: list[Encoded]) -> tuple[list[list[int]], Tensor]:
         """Number the words that the teacher has states for, and fetch these."""
         owners: list[list[int]] = []
         states = [torch.empty(0, self.lessons.sentences.shape[1])]
@@ -139,8 +139,8 @@ class Batches:
             number += len(words)
         return owners, torch.cat(states)
 
-    def _fill(self, rng: np.random.Generator) -> list[list[Row]]:
-        rows: list[Row] = []
+    def _fill(self, rng: np.random.Generator) -> list[list[Encoded]]:
+        rows: list[Encoded] = []
         wanted = POOL * self.settings.tokens
         while wanted > 0:
             for row in self._encode(self.source.draw(256, rng)):
@@ -152,7 +152,7 @@ class Batches:
         pool = [rows[a:b] for a, b in zip([0, *cuts], [*cuts, len(rows)], strict=True)]
         return [pool[i] for i in rng.permutation(POOL)]
 
-    def _encode(self, examples: list[Example]) -> list[Row]:
+    def _encode(self, examples: list[Example]) -> list[Encoded]:
         start, end = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
         texts = self.pieces(segment.words for e in examples for segment in e.segments)
         pieces, rows = iter(texts), []
@@ -166,5 +166,5 @@ class Batches:
                 ids += [*kept, end]
                 links += [*list(chain.from_iterable(owned))[:room], -1]
                 types += [number] * (len(kept) + 1)
-            rows.append(Row(ids, types, links, example.target))
+            rows.append(Encoded(ids, types, links, example.target))
         return rows
