@@ -207,21 +207,6 @@ def reaching(baseline: Runs, slack: float) -> Reached:
     return lambda run: targets.reached(run, goal)
 
 
-def label_in(cost: CostRecord, run: Record) -> str:
-    """Return what a measurement calls the method of a run.
-
-    Raises:
-        RecordError: It has none with these settings.
-    """
-    for label, settings in cost.settings.methods.items():
-        if settings == run.settings.method:
-            return label
-    raise RecordError(
-        f"The measurement {cost.id} has no method with the settings of "
-        f"{run.settings.method_label!r}: add it to the cost experiment {cost.experiment!r}."
-    )
-
-
 def _flops(cost: CostRecord, label: str, what: str) -> int:
     flops = cost.candidates[label].flops
     found = None if flops is None else FLOPS[what](flops)

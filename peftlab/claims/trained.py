@@ -18,6 +18,7 @@ from peftlab.claims.region import Estimate
 from peftlab.costs.plan import Pair
 from peftlab.errors import SettingsError
 from peftlab.results.record import Record
+from peftlab.results.targets import label_in
 
 
 class Trained(Base):
@@ -146,7 +147,7 @@ class RunRatio(Trained):
             ]
             if not costs:
                 return None
-            label, against = (measures.label_in(costs[0], runs[0]) for runs in (ours, theirs))
+            label, against = (label_in(costs[0], runs[0]) for runs in (ours, theirs))
             if label != against:
                 step = measures.step_ratio(costs[0], label, against, self.unit)
         if self.until == "stop":

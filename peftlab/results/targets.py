@@ -109,20 +109,34 @@ def stopped(record: Record, patience: int, every: int) -> Stop:
     return Stop(math.inf, best)
 
 
-def price(record: Record, cost: CostRecord) -> Price:
-    """Find what a step of a run's method costs.
+def label_in(cost: CostRecord, record: Record) -> str:
+    """Return what a measurement calls the method of a run.
 
     Raises:
-        RecordError: The measurement has no method with these settings, or did not time it.
+        RecordError: It has none with these settings, or did not time it.
     """
     for label, settings in cost.settings.methods.items():
-        candidate = cost.candidates[label]
-        if settings == record.settings.method and candidate.seconds and candidate.flops:
-            return Price(median(candidate.seconds), candidate.flops.expected)
+        if settings == record.settings.method and cost.candidates[label].seconds:
+            return label
     raise RecordError(
         f"The measurement {cost.id} has no timed method with the settings of "
         f"{record.settings.method_label!r}: add it to the cost experiment {cost.experiment!r}."
     )
+
+
+def price(record: Record, cost: CostRecord) -> Price:
+    """Find what a step of a run's method costs.
+
+    Raises:
+        RecordError: As :func:`label_in`, or its FLOPs were not counted.
+    """
+    candidate = cost.candidates[label_in(cost, record)]
+    if candidate.flops is None:
+        raise RecordError(
+            f"The measurement {cost.id} has no FLOPs of {record.settings.method_label!r}: measure "
+            f"the cost experiment {cost.experiment!r} again."
+        )
+    return Price(median(candidate.seconds), candidate.flops.expected)
 
 
 def reach_table(

@@ -9,6 +9,7 @@ import pytest
 from peftlab.claims import Estimate
 from peftlab.claims import measures as m
 from peftlab.errors import RecordError
+from peftlab.results.targets import label_in
 from tests.results.made import SPEED, cost_record, curve_cost, curve_run, record
 
 
@@ -117,9 +118,9 @@ def test_what_was_not_timed_is_one_sentence():
 
 
 def test_a_method_is_found_by_its_settings():
-    assert m.label_in(curve_cost(), record("lora")) == "lora"
-    with pytest.raises(RecordError, match="no method with the settings"):
-        m.label_in(curve_cost(), record("prefix"))
+    assert label_in(curve_cost(), record("lora")) == "lora"
+    with pytest.raises(RecordError, match="no timed method with the settings"):
+        label_in(curve_cost(), record("prefix"))
 
 
 def test_one_run_on_several_tasks_is_compared_task_by_task():
