@@ -78,7 +78,7 @@ def validation_loss(records: Sequence[Record], cost: CostRecord, baseline: str =
         "Validation loss by optimiser step, by seconds and by FLOPs. The dashed line is the lowest "
         f"loss of {baseline}, {goal:.3f}. Lowest loss of each, median over seeds: {said}."
     )
-    return page.plot(draw, table, alt, 9.0, 4.2)
+    return page.plot(draw, table, alt, 7.3, 3.8)
 
 
 def ratios_to_target(table: pd.DataFrame, unit: str = "seconds", baseline: str = "full") -> Plot:
@@ -130,4 +130,4 @@ def ratios_to_target(table: pd.DataFrame, unit: str = "seconds", baseline: str =
         f"Ratio of the {unit} that each method needs to those of {baseline}, from the same target "
         f"to easier ones. {said}."
     )
-    return page.plot(draw, table, alt, 8.0, 3.8)
+    return page.plot(draw, table, alt, 7.3, 3.6)
