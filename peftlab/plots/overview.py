@@ -5,7 +5,7 @@ Time and memory are not in it: parameters are.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from peftlab.errors import RecordError
 from peftlab.plots import page
 from peftlab.plots.page import Plot
 from peftlab.results.record import Record
-from peftlab.results.statistics import summarise
+from peftlab.results.statistics import Place, summarise
 
 COUNTS = {
     "trainable": "parameters trained",
@@ -34,6 +34,7 @@ def overview(
     baseline: str = "full",
     split: str = "test",
     without: Collection[str] = (),
+    floors: Mapping[Place, float] | None = None,
 ) -> Plot:
     """Draw the score of each method beside its three numbers of parameters, one row a method.
 
@@ -43,6 +44,7 @@ def overview(
         split: Split or transfer task.
         without: Labels of methods that are left out, such as ``majority``, whose distance would
             hide all differences.
+        floors: Noise floors, see :func:`peftlab.results.noise.floors`.
 
     Returns:
         Rows in the order of what is trained. One panel of scores for each task: the mean over seeds
@@ -52,7 +54,7 @@ def overview(
     Raises:
         RecordError: There is nothing to draw.
     """
-    table = summarise(records, baseline, split)
+    table = summarise(records, baseline, split, floors)
     table = table[table["trainable"].notna() & ~table["method"].isin(list(without))]
     if table.empty:
         raise RecordError(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from peftlab.errors import RecordError
 from peftlab.plots import page
 from peftlab.plots.page import Plot
 from peftlab.results.record import Record
-from peftlab.results.statistics import summarise
+from peftlab.results.statistics import Place, summarise
 
 
 def differences(
@@ -20,6 +22,7 @@ def differences(
     baseline: str = "full",
     split: str = "test",
     without: Collection[str] = (),
+    floors: Mapping[Place, float] | None = None,
 ) -> Plot:
     """Draw each method's difference to a baseline: mean with 95 % interval; a tie is hollow.
 
@@ -29,6 +32,7 @@ def differences(
         split: Split or transfer task.
         without: Labels of rows that are left out of the drawing, such as ``majority``, whose
             distance would hide all others; the table has them.
+        floors: Noise floors, see :func:`peftlab.results.noise.floors`; drawn as a band.
 
     Returns:
         One panel a task, one row a method, ordered by number of trainable parameters.
@@ -36,7 +40,7 @@ def differences(
     Raises:
         RecordError: No method can be compared with the baseline yet.
     """
-    table = summarise(records, baseline, split)
+    table = summarise(records, baseline, split, floors)
     compared = table[table["verdict"].notna() & ~table["method"].isin(list(without))]
     if compared.empty:
         raise RecordError(
@@ -45,6 +49,7 @@ def differences(
         )
 
     tie = f"tie with {baseline}: the 95 % interval contains 0"
+    floor = compared["floor"].notna().any()
 
     def draw(figure: Figure, theme: dict[str, Any]) -> None:
         styles = page.styles(list(dict.fromkeys(compared["method"])))
@@ -52,6 +57,9 @@ def differences(
         axes = page.panel_axes(figure, len(panels))
         for axis, (where, part) in zip(axes, panels, strict=True):
             axis.axvline(0, color=theme["ink"], linewidth=1)
+            if part["floor"].notna().all():
+                width = part["floor"].iloc[0]
+                axis.axvspan(-width, width, color=theme["ink"], alpha=0.12, linewidth=0)
             for row, line in enumerate(part.itertuples()):
                 colour, marker = styles[line.method]
                 ends = [line.difference_low, line.difference_high]
@@ -66,10 +74,13 @@ def differences(
             axis.set_xlabel(f"{page.metric(part)}, {split}: difference to {baseline}")
             axis.set_title(page.title(*where))
         grey = {"color": theme["ink"], "linestyle": "none"}
-        keys = [
+        keys: list[Artist] = [
             Line2D([], [], marker="o", label=f"differs from {baseline}", **grey),
             Line2D([], [], marker="o", markerfacecolor=theme["paper"], label=tie, **grey),
         ]
+        if floor:
+            keys[1].set_label(f"{tie}, or the noise of seeds is as large")
+            keys.append(Patch(color=theme["ink"], alpha=0.12, label="the noise of seeds"))
         figure.legend(handles=keys, loc="outside lower center", ncols=2, frameon=False)
 
     said = "; ".join(

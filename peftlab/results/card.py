@@ -5,7 +5,7 @@ It draws on records alone and repeats what the statistics say; it measures nothi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from peftlab.results.cost_table import comparison, is_tie
 from peftlab.results.costs import CostRecord
 from peftlab.results.record import Record
-from peftlab.results.statistics import summarise
+from peftlab.results.statistics import Place, summarise
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -32,6 +32,7 @@ def card(
     label: str,
     baseline: str = "full",
     costs: Iterable[CostRecord] = (),
+    floors: Mapping[Place, float] | None = None,
 ) -> DataFrame:
     """Return the card of a method.
 
@@ -41,6 +42,7 @@ def card(
         baseline: Label of the method to compare with.
         costs: Records of cost; of each encoder and processor the largest cell counts, and for a
             forward pass a single text, too.
+        floors: Noise floors, see :func:`peftlab.results.noise.floors`.
 
     Returns:
         One row a property: ``property``, ``on`` (the task and encoder), and one column for each of
@@ -50,7 +52,7 @@ def card(
     import pandas as pd
 
     columns = ["property", "on", label] + ([baseline] if baseline != label else [])
-    table = summarise(records, baseline)
+    table = summarise(records, baseline, floors=floors)
     table = table[~table["random_weights"].astype(bool) & table["method"].isin(columns[2:])]
     rows: list[Row] = []
     for line in table.itertuples():
@@ -63,6 +65,8 @@ def card(
         if line.verdict in ("better", "worse", "tie"):
             change = f"{line.difference:+.3f} ({line.difference_low:+.3f} to "
             change += f"{line.difference_high:+.3f}): {line.verdict}"
+            if line.floor == line.floor:  # not NaN
+                change += f"; noise of seeds {line.floor:.3f}"
             rows.append((f"difference to {baseline}", place, line.method, change))
         rows.append(("learning rate, chosen on dev", place, line.method, f"{line.learning_rate:g}"))
         if line.stored == line.stored:

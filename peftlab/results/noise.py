@@ -7,7 +7,7 @@ they promise.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from peftlab.errors import RecordError
 from peftlab.results.record import Record
 from peftlab.results.selection import cells
-from peftlab.results.statistics import Level, paired
+from peftlab.results.statistics import Level, Place, paired, place
 
 #: (z₀.₉₇₅ + z₀.₈) / z₀.₉₇₅: from the half-width of a 95 % interval to the difference that is seen
 #: with a probability of 0.8 (Cohen, 1988, Statistical power analysis, chapter 2).
@@ -68,6 +68,71 @@ def noise(
     Raises:
         RecordError: The runs differ in more than the seed, or are too few.
     """
+    found = [
+        paired(ours, theirs, split, resamples=resamples)
+        for ours, theirs in _groups(records, seeds, draws, seed)
+    ]
+    scores = [record.score(split) for record in records]
+    half = [(each.high - each.low) / 2 for each in found]
+    return Noise(
+        runs=len(records),
+        seeds=seeds,
+        mean=float(np.mean(scores)),
+        sd=float(np.std(scores, ddof=1)),
+        floor=_floor(each.estimate for each in found),
+        false_alarms=float(np.mean([each.verdict != "tie" for each in found])),
+        detectable=POWER * float(np.median(half)),
+        over=found[0].over,
+    )
+
+
+def floors(
+    records: Iterable[Record],
+    seeds: int = 3,
+    split: str = "test",
+    *,
+    draws: int = 400,
+    seed: int = 0,
+) -> dict[Place, float]:
+    """Return the noise floor of every place at which runs were repeated.
+
+    A place is an encoder, a task and a number of rows that are scored: the floor of one says
+    nothing of another. Of several methods the largest floor counts.
+
+    Args:
+        records: Of A/A experiments: each cell at one rate, with ``2 · seeds`` runs at least.
+        seeds: Of the comparisons that the floor is for.
+        split: Split or transfer task.
+        draws: How often two groups without a common run are drawn.
+        seed: Of the draws.
+
+    Raises:
+        RecordError: As :func:`noise`.
+    """
+    found: dict[Place, float] = {}
+    for group in cells(records).values():
+        where = place(group[0], split)
+        floor = _floor(
+            _mean(ours, split) - _mean(theirs, split)
+            for ours, theirs in _groups(group, seeds, draws, seed)
+        )
+        found[where] = max(found.get(where, 0.0), floor)
+    return found
+
+
+def _mean(records: Sequence[Record], split: str) -> float:
+    return float(np.mean([record.score(split) for record in records]))
+
+
+def _floor(differences: Iterable[float]) -> float:
+    """Return what 95 % of the differences are at most, in size."""
+    return float(np.quantile(np.abs(list(differences)), 0.95))
+
+
+def _groups(
+    records: Sequence[Record], seeds: int, draws: int, seed: int
+) -> Iterator[tuple[list[Record], list[Record]]]:
+    """Draw pairs of groups of runs that differ in nothing but the seed, without a common run."""
     rates = {record.settings.learning_rate for record in records}
     if len(cells(records)) != 1 or len(rates) != 1:
         raise RecordError(
@@ -80,19 +145,6 @@ def noise(
             f"{2 * seeds - len(records)} more seeds."
         )
     random = np.random.default_rng(seed)
-    found = []
     for _ in range(draws):
         chosen = [records[i] for i in random.permutation(len(records))[: 2 * seeds]]
-        found.append(paired(chosen[:seeds], chosen[seeds:], split, resamples=resamples))
-    scores = [record.score(split) for record in records]
-    half = [(each.high - each.low) / 2 for each in found]
-    return Noise(
-        runs=len(records),
-        seeds=seeds,
-        mean=float(np.mean(scores)),
-        sd=float(np.std(scores, ddof=1)),
-        floor=float(np.quantile([abs(each.estimate) for each in found], 0.95)),
-        false_alarms=float(np.mean([each.verdict != "tie" for each in found])),
-        detectable=POWER * float(np.median(half)),
-        over=found[0].over,
-    )
+        yield chosen[:seeds], chosen[seeds:]

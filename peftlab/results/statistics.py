@@ -7,7 +7,7 @@ some that miss by chance.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -43,9 +43,12 @@ COLUMNS = [
     "difference",
     "difference_low",
     "difference_high",
+    "floor",
     "verdict",
     "over",
 ]
+#: What a noise floor is known for: encoder, task, number of rows scored.
+Place = tuple[str, str, int]
 BLOCK = 2_000_000  # random numbers held at once
 
 
@@ -223,25 +226,34 @@ def paired(
     )
 
 
-def summarise(records: Iterable[Record], baseline: str = "full", split: str = "test") -> DataFrame:
+def summarise(
+    records: Iterable[Record],
+    baseline: str = "full",
+    split: str = "test",
+    floors: Mapping[Place, float] | None = None,
+) -> DataFrame:
     """Return the result table: one row a cell, with interval, difference to a baseline and verdict.
 
     Args:
         records: Of an experiment, all rates and seeds; the selected runs are kept.
         baseline: Label of the method to compare with; a cell without it has no difference.
         split: Split or transfer task; runs without it are left out.
+        floors: Noise floors, see :func:`peftlab.results.noise.floors`: a difference that is no
+            larger than the floor of its place is a tie, whatever its interval says.
 
     Returns:
         Columns ``encoder, random_weights, task, method, trainable, stored, inference, metric,
         learning_rate, seeds, mean, sd, low, high, difference, difference_low, difference_high,
-        verdict, over``
+        floor, verdict, over``
         (the last says what both intervals are over), ordered by number of trainable parameters
         within encoder and task.
     """
     import pandas as pd
 
     groups = cells(r for r in selected(records) if split in r.metrics)
-    rows = [_row(cell, group, groups, baseline, split) for cell, group in groups.items()]
+    rows = [
+        _row(cell, group, groups, baseline, split, floors or {}) for cell, group in groups.items()
+    ]
     table = pd.DataFrame(rows, columns=COLUMNS)
     order = ["encoder", "random_weights", "task", "trainable", "method"]
     return table.sort_values(order, ignore_index=True)
@@ -253,6 +265,7 @@ def _row(
     groups: dict[Cell, list[Record]],
     baseline: str,
     split: str,
+    floors: Mapping[Place, float],
 ) -> dict[str, object]:
     """Return one row of :func:`summarise`."""
     values = [r.score(split) for r in group]
@@ -277,13 +290,22 @@ def _row(
     other = groups.get(cell._replace(label=baseline))
     if other is not None and cell.label != baseline:
         change = difference(group, other, split)
+        floor = floors.get(place(group[0], split))
+        hidden = floor is not None and abs(change.estimate) <= floor
         row |= {
             "difference": change.estimate,
             "difference_low": change.low,
             "difference_high": change.high,
-            "verdict": change.verdict,
+            "floor": floor,
+            "verdict": "tie" if hidden else change.verdict,
         }
     return row | {"over": mean.over}
+
+
+def place(record: Record, split: str = "test") -> Place:
+    """Return where a run was scored, as noise floors are kept by."""
+    settings = record.settings
+    return settings.encoder, settings.task, len(record.example_scores.get(split, []))
 
 
 def trains_nothing(record: Record) -> bool:

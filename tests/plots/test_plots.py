@@ -145,6 +145,19 @@ def test_differences_are_drawn_with_ties_hollow_and_none_left_out_of_the_table()
     assert "head" not in names
 
 
+def test_the_noise_of_seeds_is_a_band_where_it_is_known():
+    rows = len(grid()[0].example_scores["test"])
+    floors = {("tiny", "one", rows): 0.04}
+    plot = plots.differences(grid(), floors=floors)
+    bands = [axis.patches for axis in plot.figure.get_axes()]
+    assert [len(found) for found in bands] == [1, 0]
+    ends = bands[0][0].get_extents().transformed(plot.figure.get_axes()[0].transData.inverted())
+    assert (ends.x0, ends.x1) == pytest.approx((-0.04, 0.04))
+    said = [text.get_text() for text in plot.figure.legends[0].get_texts()]
+    assert "the noise of seeds" in said
+    assert "the noise of seeds" not in plots.differences(grid()).alt
+
+
 def test_methods_differ_in_colour_and_marker():
     axis = plots.trade_off(grid()).figure.get_axes()[0]
     lines = [c.lines[0] for c in axis.containers]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from peftlab.errors import RecordError
-from peftlab.results.noise import noise
+from peftlab.results.noise import floors, noise
+from peftlab.results.statistics import summarise
 from tests.results.made import record
 
 
@@ -61,3 +62,21 @@ def test_what_is_no_repetition_is_refused():
         noise([*runs(0.0), record("lora")])
     with pytest.raises(RecordError, match="2 rates"):
         noise([*runs(0.0), record("full", rate=1e-4)])
+
+
+def test_a_difference_below_the_floor_of_its_place_is_a_tie():
+    repeated = runs(0.05)
+    here = floors(repeated, draws=100)
+    assert here == {("tiny", "toy", 400): pytest.approx(noise(repeated, draws=100).floor)}
+    full = [record("full", seed=s, accuracy=0.8, rows=400) for s in range(3)]
+    lora = [record("lora", seed=s, accuracy=0.74, rows=400) for s in range(3)]
+
+    def lora_row(floors):
+        return summarise([*full, *lora], floors=floors).set_index("method").loc["lora"]
+
+    assert lora_row(None)["verdict"] == "worse"
+    assert lora_row({("tiny", "toy", 400): 0.07})["verdict"] == "tie"
+    assert lora_row({("tiny", "toy", 400): 0.07})["floor"] == 0.07
+    assert lora_row({("tiny", "toy", 400): 0.05})["verdict"] == "worse"
+    # another number of rows is another place
+    assert lora_row({("tiny", "toy", 200): 0.07})["verdict"] == "worse"
