@@ -18,7 +18,7 @@ from peftlab.results.record import Record
 from peftlab.results.selection import selected
 from peftlab.results.targets import UNITS, losses, price, target
 
-WORDS = {"steps": "optimiser steps", "seconds": "seconds of training", "teraflops": "TFLOP"}
+WORDS = {"steps": "optimiser steps", "seconds": "seconds of training", "tflop": "TFLOP"}
 
 
 def validation_loss(records: Sequence[Record], cost: CostRecord, baseline: str = "full") -> Plot:
@@ -45,7 +45,7 @@ def validation_loss(records: Sequence[Record], cost: CostRecord, baseline: str =
                 "seed": record.settings.seed,
                 "steps": at,
                 "seconds": at * step.seconds,
-                "teraflops": at * step.flops / 1e12,
+                "tflop": at * step.flops / 1e12,
                 "validation loss": loss,
             }
             for at, loss in losses(record)
@@ -86,7 +86,7 @@ def ratios_to_target(table: pd.DataFrame, unit: str = "seconds", baseline: str =
 
     Args:
         table: Of :func:`peftlab.results.targets.reach_table`.
-        unit: ``"steps"``, ``"seconds"`` or ``"teraflops"``.
+        unit: ``"steps"``, ``"seconds"`` or ``"tflop"``.
         baseline: Its ratio is 1 and is drawn as a line.
 
     Raises:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LOSS = "loss"
 #: How far above the best validation loss of the baseline a target may lie, as a share of it.
 SLACKS = (0.0, 0.02, 0.05, 0.1, 0.2)
-UNITS = ("steps", "seconds", "teraflops")
+UNITS = ("steps", "seconds", "tflop")
 RUN = ("method", "learning_rate", "seeds")
 REACHED = (
     *RUN,
@@ -156,7 +156,7 @@ def reach_table(
 
     Returns:
         One row a method and slack: ``method, learning_rate, seeds``; ``slack``, ``target``;
-        ``reached``, the seeds that got there; the medians ``steps``, ``seconds``, ``teraflops``;
+        ``reached``, the seeds that got there; the medians ``steps``, ``seconds``, ``tflop``;
         each with ``_ratio``, its ratio to the baseline's median, and ``_low``, ``_high``, the
         smallest and largest ratio of a seed to a seed of the baseline. What is infinite was not
         reached within the run (by most seeds, for a median).
@@ -211,7 +211,7 @@ def stop_table(
     Returns:
         One row a method: ``method, learning_rate, seeds``; ``stopped``, the seeds that the rule
         ended; ``best_score``, the mean of the best scores until then; the medians ``steps``,
-        ``seconds``, ``teraflops`` and their ratios to the baseline's. ``bound``: the rule did not
+        ``seconds``, ``tflop`` and their ratios to the baseline's. ``bound``: the rule did not
         end most of the runs, so these numbers are of whole runs, and more would have been needed.
     """
     import pandas as pd

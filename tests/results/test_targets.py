@@ -50,7 +50,7 @@ def test_the_table_has_steps_seconds_and_flops_with_their_ratios():
     assert (full["steps_ratio"], full["seconds_ratio"]) == (1, 1)
     assert lora["steps_ratio"] == pytest.approx(2 / 3)
     assert lora["seconds_ratio"] == pytest.approx(2 / 3 * SPEED["lora"], rel=0.05)
-    assert lora["teraflops_ratio"] == pytest.approx(2 / 3 * (1 + 2 * 0.7) / 3, rel=0.01)
+    assert lora["tflop_ratio"] == pytest.approx(2 / 3 * (1 + 2 * 0.7) / 3, rel=0.01)
     # of a seed to a seed: from the fastest against one that never got there, to the reverse
     assert (lora["steps_low"], lora["steps_high"]) == (0, math.inf)
     easier = table.loc[(0.1, "slow")]
