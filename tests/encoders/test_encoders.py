@@ -92,6 +92,19 @@ def test_the_pocket_encoder_ships_with_the_package(monkeypatch):
     assert encoder.tokenizer.tokenize("Гулять")
 
 
+def test_the_pocket_tokenizer_marks_ends_and_pairs():
+    """It must say so itself: transformers 4 adds nothing to a tokenizer that does not."""
+    tokenizer = load_encoder("pocket").tokenizer
+    first, second = (
+        tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("one", "два")
+    )
+    pair = tokenizer("one", "два")
+    cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
+    assert pair["input_ids"] == [cls, *first, sep, *second, sep]
+    assert pair["token_type_ids"] == [0] * (len(first) + 2) + [1] * (len(second) + 1)
+    assert tokenizer("one")["input_ids"] == [cls, *first, sep]
+
+
 def test_an_unknown_name_says_how_to_work_offline(monkeypatch):
     monkeypatch.delenv("PEFTLAB_MODELS", raising=False)
     with pytest.raises(OfflineError, match=r"'no-such/model'.*PEFTLAB_MODELS"):
