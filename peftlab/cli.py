@@ -156,16 +156,19 @@ def _run(options: argparse.Namespace) -> int:
         retry=options.retry,
     )
     if options.dry_run:
-        for run in grid.runs():
-            state = "done" if run.id in grid.records else "to do"
+        awaited = grid.awaited()
+        to_do = 0
+        for run in (*grid.earlier(), *grid.runs()):
+            recorded = run.id in grid.records and run.id not in awaited
+            to_do += not recorded
             rate = "" if run.learning_rate is None else f" rate {run.learning_rate:g}"
             control = " random weights" if run.random_weights else ""
             print(
-                f"{run.id} {state:5} {run.encoder}{control} {run.task} "
+                f"{run.id} {'done' if recorded else 'to do':5} {run.encoder}{control} {run.task} "
                 f"{run.method_label}{rate} seed {run.seed}"
             )
-        undecided = grid.left() - len(grid.pending())
-        print(f"{grid.left()} to do, {undecided} of them when the learning rates are chosen")
+        left = grid.left()
+        print(f"{left} to do, {left - to_do} of them when the learning rates are chosen")
         return 0
     done = grid.work(options.limit, options.minutes)
     failed = [record for record in grid.records.values() if record.status != "ok"]
@@ -334,7 +337,8 @@ def _pretrain(options: argparse.Namespace) -> int:
     folder = options.folder or Path(options.recipe.stem)
     done = pretrain(options.recipe, folder)
     for name, value in done.items():
-        print(f"{name}: {value}")
+        if name != "curves":  # a number for every step; the last ones were told on the way
+            print(f"{name}: {value}")
     print(f"the encoder is in {folder}")
     return 0
 

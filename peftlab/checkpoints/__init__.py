@@ -5,6 +5,7 @@ from peftlab.checkpoints.joining import average, fuse
 from peftlab.checkpoints.languages import load_task_adapter, swap_language
 from peftlab.checkpoints.loading import load, restore
 from peftlab.checkpoints.saving import Format, save
+from peftlab.checkpoints.starting import start
 
 __all__ = [
     "Format",
@@ -17,5 +18,6 @@ __all__ = [
     "read",
     "restore",
     "save",
+    "start",
     "swap_language",
 ]

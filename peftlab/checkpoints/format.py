@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from peftlab.models import Model
     from peftlab.tasks.base import Task
 
+#: A task and the settings of its head, as a header has them.
+Described = tuple[dict[str, Any], dict[str, Any]]
 FILE = "model.safetensors"
 NOTE = "peftlab.json"
 VERSION = 1
@@ -63,11 +65,32 @@ def _task(task: Task) -> dict[str, Any]:
     return described
 
 
-def heads(header: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def heads(header: dict[str, Any]) -> list[Described]:
     """Return task and head settings, one pair a head."""
     if "of" not in header["task"]:
         return [(header["task"], header["head"])]
     return [(task, header["head"]["heads"][task["name"]]) for task in header["task"]["of"]]
+
+
+def check_head(theirs: Described, mine: Described, folder: str | Path) -> None:
+    """Make sure that a head in a checkpoint is what a model has for its task.
+
+    Args:
+        theirs: Task and head settings in the checkpoint, as of :func:`heads`.
+        mine: Of the model.
+        folder: Where the checkpoint lies, for the error.
+
+    Raises:
+        CheckpointError: Kind, labels or form of the heads differ.
+    """
+    for saved, own in zip(theirs, mine, strict=True):
+        for key in ("kind", "labels", "outputs", "layers", "pooling"):
+            if saved.get(key) != own.get(key):
+                raise CheckpointError(
+                    f"The checkpoint {folder} was made for the task {theirs[0]['name']!r} with "
+                    f"{key} {saved.get(key)!r}, but {mine[0]['name']!r} has {own.get(key)!r}: give "
+                    "the task it was made for."
+                )
 
 
 def stored(model: Model) -> dict[str, Tensor]:

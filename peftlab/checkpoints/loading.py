@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from peftlab.checkpoints import foreign, setups
-from peftlab.checkpoints.format import FILE, digest, fill, header, heads, read, stored
+from peftlab.checkpoints.format import (
+    FILE,
+    check_head,
+    digest,
+    fill,
+    header,
+    heads,
+    read,
+    stored,
+)
 from peftlab.encoders import Encoder, load_encoder
 from peftlab.errors import CheckpointError, PeftlabError
 from peftlab.models import Model
@@ -105,7 +114,8 @@ def restore(model: Model, folder: str | Path) -> None:
     folder = Path(folder)
     there, tensors = read(folder)
     saved, own = there["encoder"], model.encoder
-    if saved["fingerprint"] != own.fingerprint:
+    bare = {f"backbone.{name}" for name, _ in model.backbone.named_parameters()}
+    if saved["fingerprint"] != own.fingerprint and not bare <= tensors.keys():
         raise CheckpointError(
             f"The checkpoint {folder} was made with other weights of {saved['name']!r} than those "
             f"of the encoder {own.name!r} here: load the encoder it was made with."
@@ -125,14 +135,7 @@ def restore(model: Model, folder: str | Path) -> None:
             "that order."
         )
     for theirs, mine in zip(heads(there), heads(here), strict=True):
-        for saved_part, own_part in zip(theirs, mine, strict=True):
-            for key in ("kind", "labels", "outputs", "layers", "pooling"):
-                if saved_part.get(key) != own_part.get(key):
-                    raise CheckpointError(
-                        f"The checkpoint {folder} was made for the task {theirs[0]['name']!r} "
-                        f"with {key} {saved_part[key]!r}, but {mine[0]['name']!r} has "
-                        f"{own_part[key]!r}: give the task it was made for."
-                    )
+        check_head(theirs, mine, folder)
     fill(stored(model), tensors, folder)
     model.runs = list(there.get("runs", []))
 

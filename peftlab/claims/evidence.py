@@ -53,6 +53,7 @@ class Evidence:
     def __init__(self, files: str | Path, results: str | Path) -> None:
         self.files, self.results = Path(files), Path(results)
         self._read: dict[str, Experiment | CostExperiment] = {}
+        self._records: dict[str, dict[str, Record]] = {}
         self._groups: dict[str, dict[Place, Groups]] = {}
         self._costs: dict[str, list[CostRecord]] = {}
 
@@ -104,12 +105,23 @@ class Evidence:
             )
         return found
 
+    def records(self, name: str) -> dict[str, Record]:
+        """Return by id all records of an experiment, with those of the runs that others build on.
+
+        Raises:
+            UnknownNameError: There is no experiment of that name that trains.
+        """
+        if name not in self._records:
+            store: Store[Record] = Store(self.results)
+            found = store.load_all(self.trained(name).name)
+            self._records[name] = {record.id: record for record in found}
+        return self._records[name]
+
     def groups(self, name: str) -> dict[Place, Groups]:
         """Return what an experiment plans, with the selected runs of each cell that is complete."""
         if name not in self._groups:
             experiment = self.trained(name)
-            store: Store[Record] = Store(self.results)
-            records = {record.id: record for record in store.load_all(experiment.name)}
+            records = self.records(name)
             self._groups[name] = {}
             for cell in experiment.cells():
                 if cell.encoder.random_weights:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from peftlab.claims.built import AddedTask, SelectedLayers, TimeRatio
 from peftlab.claims.evidence import Evidence
 from peftlab.claims.priced import Count, StepRatio
 from peftlab.claims.trained import Joint, RunRatio, ScoreDifference, SizeRatio
@@ -20,7 +21,15 @@ from peftlab.results.store import book_results
 FILE = "papers/claims.toml"
 
 Check = Annotated[
-    ScoreDifference | SizeRatio | RunRatio | Joint | StepRatio | Count,
+    ScoreDifference
+    | SizeRatio
+    | RunRatio
+    | TimeRatio
+    | Joint
+    | AddedTask
+    | SelectedLayers
+    | StepRatio
+    | Count,
     Field(discriminator="measure"),
 ]
 

@@ -8,7 +8,7 @@ by round: see :mod:`peftlab.timing.intervals`. What is counted is exact.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Literal
 
@@ -142,14 +142,19 @@ def time_ratio(joint: Runs, single: Sequence[Runs], phase: str = "train") -> Est
     Returns:
         The geometric mean over seeds, with Student's interval of the logarithms.
     """
+    ours = {r.settings.seed: r.seconds[phase] for r in joint}
     by_seed = [{r.settings.seed: r.seconds[phase] for r in runs} for runs in single]
-    logs = [
-        math.log(run.seconds[phase] / math.fsum(times[run.settings.seed] for times in by_seed))
-        for run in joint
-        if all(run.settings.seed in times for times in by_seed)
-    ]
+    complete = [seed for seed in ours if all(seed in times for times in by_seed)]
+    return seed_ratio(
+        ours, {seed: math.fsum(times[seed] for times in by_seed) for seed in complete}
+    )
+
+
+def seed_ratio(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Estimate:
+    """Return the geometric mean over the seeds that both have, with its interval."""
+    logs = [math.log(value / theirs[seed]) for seed, value in ours.items() if seed in theirs]
     if not logs:
-        raise RecordError("The runs share no seed: run all tasks at the same seeds.")
+        raise RecordError("The runs share no seed: run both at the same seeds.")
     found = seed_interval(logs)
     value, low, high = (math.exp(x) for x in (found.estimate, found.low, found.high))
     return Estimate(value, low, high, found.n, "seeds", ratio=True)

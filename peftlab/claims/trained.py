@@ -182,14 +182,14 @@ class Joint(Base):
         there = [task.name for task in found.tasks if task.of]
         self._verify(self.experiment, "task made of tasks", [self.joint], there)
         self._verify(self.experiment, "method", self.labels, found.methods)
-        members = next(task.of for task in found.tasks if task.name == self.joint)
+        members = next(task.members for task in found.tasks if task.name == self.joint)
         self._verify(self.experiment, "task", members, [task.name for task in found.tasks])
         refuse_pocket(members)
 
     def cells(self, evidence: Evidence) -> Iterator[Cell]:
         """Yield a cell a task and method, or one a method for the time of all."""
         tasks = evidence.trained(self.experiment).tasks
-        members = next(task.of for task in tasks if task.name == self.joint)
+        members = next(task.members for task in tasks if task.name == self.joint)
         there = {place.task: (place, groups) for place, groups in self._groups(evidence)}
         place, together = there[self.joint]
         for label in self.methods:

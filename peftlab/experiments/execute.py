@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peftlab.errors import TrainingError
 from peftlab.experiments.earlier import USES
-from peftlab.experiments.plan import MAJORITY, open_task
-from peftlab.results.record import Git, Parameters, Record, RunSettings, Sizes
+from peftlab.experiments.entries import open_task
+from peftlab.experiments.plan import MAJORITY
+from peftlab.methods.adaptable import Adaptable
+from peftlab.methods.focused import AdaptableFocused, Selection
+from peftlab.results.record import Git, Layers, Parameters, Record, RunSettings, Sizes
 from peftlab.tasks.base import Task
+from peftlab.tasks.multi import members
 from peftlab.timing import Phases, machine
 
 if TYPE_CHECKING:
@@ -18,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Where the model of an earlier run is kept, by the run's id.
 Kept = Callable[[str], Path]
+#: In the folder of a kept model: the layers that its switches selected.
+LAYERS = "layers.json"
 
 
 class Executor:
@@ -40,11 +48,21 @@ class Executor:
         shared: dict[str, Any] = {k: v for k, v in limits.items() if k == "test"}
         with clock("load"):
             task = self.task(run.task, run.task_options).limit(**limits)
+            heads = self._heads(run, task)
             how = {} if "of" in run.task_options else run.task_options
-            transfer = [self.task(n, how).limit(**shared) for n in run.transfer]
+            transfer = [
+                (heads[name] if name in heads else self.task(name, how)).limit(**shared)
+                for name in run.transfer
+            ]
         if run.method["name"] == MAJORITY:
             return majority(run, task, transfer, clock)
-        return _train(run, task, transfer, folder, clock, kept, keep)
+        return _train(run, task, list(heads.values()), transfer, folder, clock, kept, keep)
+
+    def _heads(self, run: RunSettings, task: Task) -> dict[str, Task]:
+        """Return by name the tasks that a run's model has heads for, if not only for its own."""
+        names: Any = run.model_options.get("heads", [])
+        own = {each.name: each for each in members(task)}
+        return {name: own[name] if name in own else self.task(name, {}) for name in names}
 
     def task(self, name: str, options: Mapping[str, Any]) -> Task:
         """Return a task, opened with its options and read at most once."""
@@ -57,6 +75,7 @@ class Executor:
 def _train(
     run: RunSettings,
     task: Task,
+    heads: list[Task],
     transfer: list[Task],
     folder: Path,
     clock: Phases,
@@ -69,11 +88,12 @@ def _train(
     from peftlab.checkpoints import swap_language
     from peftlab.training import TrainSettings, train
 
+    uses: Any = run.model_options.get(USES, {})
+    selection = Selection.load(kept(uses["layers"]) / LAYERS) if "layers" in uses else None
     with clock("load"):
-        model = _built(run, task, kept)
+        model = _built(run, heads or task, selection, kept)
         if torch.cuda.is_available():
             model.to("cuda")
-    uses: Any = run.model_options.get(USES, {})
 
     def speak(other: Task) -> None:
         """Put in the adapter of the language that is scored next."""
@@ -90,27 +110,72 @@ def _train(
         label=run.method_label,
         clock=clock,
     )
+    if isinstance(model.method, Adaptable):
+        selection = Selection.of(model)
     if keep:
-        model.save(kept(run.id))
-    return record
+        if isinstance(model.method, Adaptable):
+            Selection.of(model).save(kept(run.id) / LAYERS)
+        model.save(kept(run.id))  # last: a run counts as kept once this file is there
+    if selection is None:
+        return record
+    return record.replaced(layers=_layers(model, selection))
 
 
-def _built(run: RunSettings, task: Task, kept: Kept) -> Model:
+def _built(
+    run: RunSettings, task: Task | list[Task], selection: Selection | None, kept: Kept
+) -> Model:
     """Build the model of a run, from earlier runs where it uses some."""
-    from peftlab.checkpoints import fuse, swap_language
+    from peftlab.checkpoints import fuse, start, swap_language
     from peftlab.encoders import load_encoder
     from peftlab.models import model as build
 
     uses: Any = run.model_options.get(USES, {})
+    drawn: Any = {"seed": run.seed, "random_weights": run.random_weights}
     if "fuse" in uses:
+        assert not isinstance(task, list)  # heads are kept only where a run starts from another
         encoder = load_encoder(run.encoder, random_weights=run.random_weights)
         folders = [kept(earlier) for earlier in uses["fuse"]]
         how: Any = {k: run.method[k] for k in ("dropout", "regularization")}
         return fuse(encoder, task, folders, seed=run.seed, **how)
-    model = build(run.encoder, task, run.method, seed=run.seed, random_weights=run.random_weights)
+    if "start" in uses:
+        return start(run.encoder, task, run.method, kept(uses["start"]), **drawn)
+    method: dict[str, Any] = run.method  # type: ignore[assignment]  # JSON
+    if selection is not None:
+        method = method | {"layers": _chosen(selection, uses.get("control"), run)}
+    model = build(run.encoder, task, method, **drawn)
     if "language" in uses:
         swap_language(model, kept(uses["language"]))
     return model
+
+
+def _chosen(selection: Selection, control: str | None, run: RunSettings) -> tuple[int, ...]:
+    """Return the layers that a run has adapters in.
+
+    Raises:
+        TrainingError: None was selected; a failed run, for another seed may select some.
+    """
+    if not selection.layers:
+        raise TrainingError(
+            f"The switches that were trained on {selection.task!r} at seed {selection.seed} have "
+            "selected no layer: there is nothing to train in."
+        )
+    if control is None:
+        return selection.layers
+    drawn = selection.random(run.seed) if control == "random" else selection.top()
+    assert drawn.layers is not None
+    return drawn.layers
+
+
+def _layers(model: Model, selection: Selection) -> Layers:
+    """Return what a record says about the layers of a model."""
+    own = model.method.layers if isinstance(model.method, AdaptableFocused) else None
+    return Layers(
+        chosen=list(selection.layers if own is None else own),
+        shares=[
+            None if pair is None else 1 / (1 + math.exp(pair[0] - pair[1]))
+            for pair in selection.logits
+        ],
+    )
 
 
 def majority(run: RunSettings, task: Task, transfer: list[Task], clock: Phases) -> Record:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 
@@ -57,6 +58,7 @@ class Grid:
         self.started = now()
         self._execute = self.execute or Executor()
         self._earlier = self.experiment.every_earlier_run()
+        self._only_earlier = self._earlier.keys() - self.experiment.every_run_id()
         self.refresh()
 
     def runs(self) -> list[RunSettings]:
@@ -74,21 +76,36 @@ class Grid:
 
     def left(self) -> int:
         """Return how many runs are still to be done, undecided ones included."""
-        left, waited_for = 0, set()
+        left = 0
         for cell in self.experiment.cells():
             open_runs = [r for r in cell.runs(self.records) if r.id not in self.records]
             undecided = cell.size() - len(cell.runs(self.records))
             # Where every rate failed, nothing is open and the other seeds are never decided.
             left += len(open_runs) + (undecided if open_runs else 0)
-            waited_for |= {i for run in open_runs for i in used(run) if not self._is_kept(i)}
-        return left + len(waited_for - {run.id for run in self.runs()})
+        return left + len(self.awaited())
+
+    def earlier(self) -> list[RunSettings]:
+        """Return the earlier runs that are no runs of the grid too, in the order of their doing."""
+        return [run for run in self._earlier.values() if run.id in self._only_earlier]
+
+    def awaited(self) -> set[str]:
+        """Return the ids of the earlier runs that open runs wait for, but for runs of the grid."""
+        runs = self.runs()
+        found = {i for run in runs if run.id not in self.records for i in self._waits(run)}
+        return found - {run.id for run in runs}
+
+    def _waits(self, run: RunSettings) -> set[str]:
+        """Return the ids of all runs that must be done before a run."""
+        missing = [i for i in used(run) if not self._is_kept(i)]
+        return {*missing}.union(*(self._waits(self._earlier[i]) for i in missing))
 
     def _next(self, run: RunSettings) -> list[RunSettings]:
         """Return what to do for a run: those it builds on, or itself; nothing if one failed."""
-        missing = [self._earlier[i] for i in used(run) if not self._is_kept(i)]
-        if any(r.id in self.records and self.records[r.id].status != "ok" for r in missing):
+        if run.id in self.records and self.records[run.id].status != "ok":
             return []
-        return missing or [run]
+        missing = [self._earlier[i] for i in used(run) if not self._is_kept(i)]
+        first = [self._next(each) for each in missing]
+        return [*chain.from_iterable(first)] or [run] if all(first) else []
 
     def _is_kept(self, run_id: str) -> bool:
         recorded = self.store.has(self.experiment.name, run_id)
@@ -146,7 +163,11 @@ class Grid:
             done = self._execute(run, folder, self.kept, run.id in self._earlier)
             found = done.settings.encoder_fingerprint
             settings = run.model_copy(update={"encoder_fingerprint": found})
-            record = done.replaced(settings=settings, experiment=self.experiment.name)
+            record = done.replaced(
+                settings=settings,
+                experiment=self.experiment.name,
+                earlier=run.id in self._only_earlier,
+            )
         except TrainingError as error:
             record = Record(
                 id=run.id,
@@ -154,6 +175,7 @@ class Grid:
                 settings=run,
                 status="oom" if isinstance(error, OutOfMemoryError) else "failed",
                 error=str(error),
+                earlier=run.id in self._only_earlier,
                 machine=machine.describe(),
                 versions=machine.versions(),
                 git=Git(**machine.git()),

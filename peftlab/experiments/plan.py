@@ -8,98 +8,27 @@ does the runs.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    JsonValue,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, JsonValue, NonNegativeInt, model_validator
 
 from peftlab import methods
-from peftlab.errors import SettingsError, unknown
-from peftlab.experiments.earlier import USES, Earlier, Uses
-from peftlab.results.record import Entry, Record, RunSettings, Strict, named, sentence
+from peftlab.errors import unknown
+from peftlab.experiments.earlier import Earlier, Uses, built_from, check, refuse_circle
+from peftlab.experiments.entries import (
+    EncoderEntry,
+    TaskEntry,
+    Tuning,
+    train_settings,
+)
+from peftlab.results.record import Entry, Record, RunSettings, Strict, named
 from peftlab.results.selection import best_rate
-from peftlab.training.settings import TrainSettings
-
-if TYPE_CHECKING:
-    from peftlab.tasks import Task
 
 MAJORITY = "majority"
 DEFAULT = "default"
-CHOSEN_BY_GRID = ("learning_rate", "seed")
-SETTINGS = TypeAdapter(TrainSettings)  # slow to make, quick to use
-
-
-class EncoderEntry(Strict):
-    """One encoder of the grid; ``random_weights`` draws its weights instead of loading them."""
-
-    name: str
-    random_weights: bool = False
-
-
-class TaskEntry(Strict):
-    """One task of the grid.
-
-    Attributes:
-        name: Short name, or a folder with the user's own data.
-        kind: Needed for a folder only, as are ``options``; see :func:`peftlab.task`.
-        of: Names of tasks that are learnt together; ``name`` is then any name. The limits are those
-            of all their rows, in proportion.
-        temperature: Of the sampling of these tasks; see :class:`peftlab.tasks.multi.MultiTask`.
-        without: Labels of methods that are left out, such as ``majority`` for questions.
-        train, dev, test: Most rows of each split; None means all.
-        transfer: Tasks to score the trained model on; None takes the experiment's.
-        settings: Training settings that differ for this task.
-    """
-
-    name: str
-    kind: str | None = None
-    options: dict[str, Any] = Field(default={})
-    of: list[str] = Field(default=[])
-    temperature: float = Field(default=1.0, ge=1)
-    without: list[str] = Field(default=[])
-    train: PositiveInt | None = None
-    dev: PositiveInt | None = None
-    test: PositiveInt | None = None
-    transfer: list[str] | None = None
-    settings: dict[str, Any] = Field(default={})
-
-    @property
-    def how(self) -> dict[str, Any]:
-        """The options with which :func:`peftlab.task` opens it."""
-        how = self.options | ({} if self.kind is None else {"kind": self.kind})
-        how |= {"of": self.of} if self.of else {}
-        return how | ({} if self.temperature == 1 else {"temperature": self.temperature})
-
-    @property
-    def limits(self) -> dict[str, int]:
-        """The limits that are set, by split."""
-        sizes = {"train": self.train, "dev": self.dev, "test": self.test}
-        return {split: size for split, size in sizes.items() if size is not None}
-
-
-class Tuning(Strict):
-    """The equal, declared budget of every method.
-
-    Attributes:
-        learning_rates: A list for all methods, or lists by method label, with ``default``.
-        seed: At which all rates are run.
-    """
-
-    learning_rates: list[PositiveFloat] | dict[str, list[PositiveFloat]]
-    seed: NonNegativeInt = 0
 
 
 class Experiment(Strict):
@@ -158,9 +87,11 @@ class Experiment(Strict):
         for label, uses in self.uses.items():
             if label not in self.methods:
                 raise unknown("method in this experiment", label, self.methods)
-            for name in uses.labels():
-                if name not in self.earlier:
-                    raise unknown("earlier run in this experiment", name, self.earlier)
+            check(label, self.methods[label], uses, self.earlier)
+        for label, entry in self.earlier.items():
+            if entry.uses is not None:
+                check(label, entry.method, entry.uses, self.earlier)
+        refuse_circle(self.earlier)
         ids = [run.id for cell in self.cells() for run in cell.tuning_runs()]
         if len(set(ids)) < len(ids):
             raise ValueError("two runs are the same: a rate, task, encoder or method is repeated")
@@ -176,33 +107,76 @@ class Experiment(Strict):
             raise ValueError(f"tuning.learning_rates has no rates for the method {label!r}")
         return list(chosen)
 
-    def earlier_runs(self, encoder: EncoderEntry, seed: int) -> dict[str, RunSettings]:
-        """Return by label the earlier runs that runs with an encoder and a seed build on."""
-        return {label: self._earlier(each, encoder, seed) for label, each in self.earlier.items()}
+    def earlier_runs(
+        self, uses: Uses, encoder: EncoderEntry, task: TaskEntry, seed: int
+    ) -> dict[str, RunSettings]:
+        """Return by label the earlier runs that a run builds on, but not what these build on.
+
+        Args:
+            uses: What the run names.
+            encoder: Of the run.
+            task: Of the run.
+            seed: Of the run.
+        """
+        return {label: self._earlier(label, encoder, task, seed) for label in uses.labels()}
 
     def every_earlier_run(self) -> dict[str, RunSettings]:
-        """Return by id every earlier run that some run of the grid may build on."""
-        seeds = {*self.seeds, self.tuning.seed}
+        """Return by id every earlier run that the grid may need, in an order of doing them."""
+        found: dict[str, RunSettings] = {}
+        for cell in self.cells():
+            uses = self.uses.get(cell.label)
+            for seed in {*self.seeds, self.tuning.seed} if uses else ():
+                for run in self._behind(uses, cell.encoder, cell.task, seed):
+                    found.setdefault(run.id, run)
+        return found
+
+    def every_run_id(self) -> set[str]:
+        """Return the ids of all runs of the grid that any choice of learning rates may lead to."""
         return {
-            run.id: run
-            for encoder in self.encoders
-            for seed in seeds
-            for run in self.earlier_runs(encoder, seed).values()
+            cell.run(rate, seed).id
+            for cell in self.cells()
+            for rate in self.rates(cell.label)
+            for seed in {*self.seeds, self.tuning.seed}
         }
 
-    def _earlier(self, entry: Earlier, encoder: EncoderEntry, seed: int) -> RunSettings:
-        task = TaskEntry.model_validate(entry.task)
+    def _behind(
+        self, uses: Uses | None, encoder: EncoderEntry, task: TaskEntry, seed: int
+    ) -> Iterator[RunSettings]:
+        """Yield all runs that must be there before a run, in an order in which they can be done."""
+        for label in uses.labels() if uses else ():
+            entry = self.earlier[label]
+            own = seed if entry.seed is None else entry.seed
+            yield from self._behind(entry.uses, encoder, task, own)
+            yield self._earlier(label, encoder, task, seed)
+
+    def _earlier(
+        self, label: str, encoder: EncoderEntry, task: TaskEntry, seed: int
+    ) -> RunSettings:
+        """Return an earlier run; encoder, task and seed are those of the run that builds on it."""
+        entry = self.earlier[label]
+        own = task
+        if entry.task is not None:
+            name = entry.task.name.replace("{task}", task.name)
+            own = entry.task.model_copy(update={"name": name})
         seed = seed if entry.seed is None else entry.seed
-        chosen = self.settings | entry.settings
+        chosen = self.settings | own.settings | entry.settings
+        options: dict[str, JsonValue] = {}
+        transfer: list[str] = []
+        if entry.uses is not None:
+            there = self.earlier_runs(entry.uses, encoder, task, seed)
+            options, transfer = built_from(entry.uses, there, own.members)
         return RunSettings(
             encoder=encoder.name,
             random_weights=encoder.random_weights,
-            task=task.name,
-            task_options=task.how,
-            limits=task.limits,  # type: ignore[arg-type]  # pydantic checks the keys
+            task=own.name,
+            task_options=own.how,
+            limits=own.limits,  # type: ignore[arg-type]  # pydantic checks the keys
+            model_options=options,
             method=methods.get(entry.method).settings(),
-            method_label=str(entry.method["name"]),
+            # two that differ in what they are built from must be two rows of a table
+            method_label=label if entry.uses else str(entry.method["name"]),
             training=train_settings(chosen, entry.learning_rate, seed).as_dict(),
+            transfer=transfer,
         )
 
     def cells(self) -> Iterator[CellPlan]:
@@ -235,10 +209,12 @@ class CellPlan:
         if transfer is None:
             names = self.experiment.transfer
             transfer = [name.replace("{task}", self.task.name) for name in names]
-        options: dict[str, Any] = {}
-        if self.label in self.experiment.uses:
-            there = self.experiment.earlier_runs(self.encoder, seed)
-            options[USES] = self.experiment.uses[self.label].ids(there)
+        options: dict[str, JsonValue] = {}
+        uses = self.experiment.uses.get(self.label)
+        if uses is not None:
+            there = self.experiment.earlier_runs(uses, self.encoder, self.task, seed)
+            options, old = built_from(uses, there, self.task.members)
+            transfer = list(dict.fromkeys([*transfer, *old]))
         return RunSettings(
             encoder=self.encoder.name,
             random_weights=self.encoder.random_weights,
@@ -285,52 +261,6 @@ class CellPlan:
                 return first
             rate = best.settings.learning_rate
         return first + [self.run(rate, seed) for seed in self.other_seeds()]
-
-
-def open_task(name: str, options: Mapping[str, JsonValue]) -> Task:
-    """Open a task as an experiment names it; this reads no rows.
-
-    Args:
-        name: Short name or folder.
-        options: See :func:`peftlab.task`; a list stands for a tuple. Or ``of``, the names of tasks
-            that are learnt together, and their ``temperature``.
-
-    Raises:
-        UnknownNameError: There is no such data set or option.
-    """
-    from peftlab.tasks import task
-    from peftlab.tasks.multi import MultiTask
-
-    chosen: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
-    if "of" in chosen:
-        for option in chosen.keys() - {"of", "temperature"}:
-            raise unknown("option of a task made of tasks", option, ("of", "temperature"))
-        of = [task(each) for each in chosen.pop("of")]
-        return MultiTask(of, name=name, **chosen)
-    return task(name, **chosen)
-
-
-def train_settings(chosen: Mapping[str, Any], rate: float, seed: int) -> TrainSettings:
-    """Return the full settings of a run, with names and types checked.
-
-    Raises:
-        UnknownNameError: There is no such setting.
-        SettingsError: A setting has a wrong type or a value that cannot work.
-    """
-    names = {field.name for field in fields(TrainSettings)} - set(CHOSEN_BY_GRID)
-    for name in chosen:
-        if name in CHOSEN_BY_GRID:
-            raise SettingsError(
-                f"settings.{name} cannot be set here: rates stand in tuning.learning_rates, seeds "
-                "in seeds."
-            )
-        if name not in names:
-            raise unknown("training setting", name, names)
-    values = dict(chosen) | {"learning_rate": rate, "seed": seed}
-    try:
-        return SETTINGS.validate_json(json.dumps(values), strict=True)
-    except ValidationError as error:
-        raise SettingsError(f"settings.{sentence(error)}.") from None
 
 
 def read(file: str | Path) -> Experiment:

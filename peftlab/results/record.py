@@ -92,7 +92,8 @@ class RunSettings(Strict):
             they are those of the tasks trained on, and ``added``, name and seed of later heads; of
             one that is a mean of those runs ``averaged``, their weights; and digests of weights
             that other checkpoints gave it: ``language``, ``task_adapter``, ``loaded``. In an
-            experiment ``uses``, the ids of the runs that it was built from.
+            experiment ``uses``, the ids of the runs that it was built from, and ``control`` where
+            other layers were taken than the selected ones.
         method: Name and settings, as :meth:`peftlab.methods.base.Method.settings` gives them.
         method_label: What the table calls the method; not part of the id.
         training: Every field of :class:`peftlab.training.TrainSettings` (empty but for the seed
@@ -169,6 +170,19 @@ class EvaluationPoint(Strict):
     step: NonNegativeInt
     epoch: NonNegativeFloat
     metrics: Metrics
+
+
+class Layers(Strict):
+    """Layers with adapters, as the switches of a trained model chose them, or a control to that.
+
+    Attributes:
+        chosen: Their indices, 0 is the lowest.
+        shares: Of every layer the probability of its adapter, softmax(π)₁ of the switch's logits π;
+            None for a layer without a switch.
+    """
+
+    chosen: list[NonNegativeInt]
+    shares: list[Annotated[float, Field(ge=0, le=1)] | None]
 
 
 class Tokens(Strict):
@@ -248,6 +262,9 @@ class Record(Kept):
         curve: One point an optimiser step (or thinned).
         evaluations: One point an evaluation on the development split.
         best_step: The step whose weights were kept.
+        layers: Of a run of the method ``adaptable``, what its switches chose; of one that was built
+            from such a run, the layers that it had and the shares of that one. Only in experiments.
+        earlier: Whether the run is only there for others to build on: no table of results has it.
         seconds: Phase → seconds, and ``"total"``, which they add up to.
         tokens: Seen in training.
         device: ``"cpu"`` or ``"cuda"``.
@@ -272,6 +289,8 @@ class Record(Kept):
     curve: list[CurvePoint] = []
     evaluations: list[EvaluationPoint] = []
     best_step: NonNegativeInt | None = None
+    layers: Layers | None = None
+    earlier: bool = False
     seconds: dict[str, NonNegativeFloat] = {}
     tokens: Tokens | None = None
     device: Literal["cpu", "cuda", "mps"] | None = None

@@ -62,10 +62,10 @@ def selected(records: Iterable[Record]) -> list[Record]:
     The tuning seed is the one at which most rates were run, the lowest of those.
 
     Args:
-        records: Of one or more cells.
+        records: Of one or more cells; earlier runs, which others build on, are passed over.
     """
     kept: list[Record] = []
-    for group in cells(records).values():
+    for group in cells(r for r in records if not r.earlier).values():
         by_seed: dict[int, list[Record]] = defaultdict(list)
         for record in group:
             by_seed[record.settings.seed].append(record)

@@ -22,6 +22,7 @@ from peftlab.tasks.language import LanguageModelTask
 from peftlab.tasks.multi import MultiTask, like
 from peftlab.tasks.questions import QuestionTask
 from peftlab.tasks.tagging import TaggingTask
+from peftlab.tasks.unlabelled import TEXT_OF, texts
 
 #: Options that may be given for a known data set; the others are those of its row in the table.
 CHOSEN = {
@@ -60,8 +61,10 @@ def task(source: str | Path | Mapping[str, Any], kind: str | None = None, **opti
 
     Known data sets go by short names: ``glue/sst2``, ``squad``, ``xnli/de``, ``sib200/deu_Latn``,
     ``pocket/nli``. They are looked for in the folder ``PEFTLAB_DATA``, then on the hub; pocket
-    tasks are generated. Nothing is read before it is needed. Where a data set hides its test labels
-    (GLUE, SQuAD), its validation split is ``test`` and ``dev`` is cut from train with a fixed seed.
+    tasks are generated. ``text-of/glue/sst2`` is language modelling on the texts of ``glue/sst2``,
+    and so with other sets of one or two texts a row. Nothing is read before it is needed. Where a
+    data set hides its test labels (GLUE, SQuAD), its validation split is ``test`` and ``dev`` is
+    cut from train with a fixed seed.
 
     Your own data are a folder with the files ``train``, ``dev`` and ``test`` (``.jsonl``,
     ``.jsonl.gz``, ``.json``, ``.csv``, ``.parquet``), a ``datasets.DatasetDict``, or lists of rows
@@ -100,20 +103,30 @@ def task(source: str | Path | Mapping[str, Any], kind: str | None = None, **opti
             f"Your own data need kind=…, one of {', '.join(map(repr, KINDS))}, and the names of "
             "their fields."
         )
-    row, config = _find(source)
-    defaults = _parameters(row.kind)
+    row, config = _find(source.removeprefix(TEXT_OF))
+    kind, data, preset = row.kind, sources.open_dataset(row, config), dict(row.options)
+    if source.startswith(TEXT_OF):
+        if kind not in (ClassificationTask.kind, RegressionTask.kind):
+            raise DataError(
+                f"{source!r} cannot be opened, for the texts of a {kind} task stand in no fields "
+                "of their own: name a data set for classification or regression."
+            )
+        data = texts(data, {**_parameters(kind), **preset}["text"])
+        kind, preset = LanguageModelTask.kind, {}
+    defaults = _parameters(kind)
     allowed = CHOSEN & defaults.keys()
     for option in options:
         if option not in allowed:
             raise unknown(f"option of the task {source!r}", option, allowed)
-    found = KINDS[row.kind](
-        f"{row.name}/{config}" if config and config != row.default else row.name,
-        sources.open_dataset(row, config),
+    name = f"{row.name}/{config}" if config and config != row.default else row.name
+    found = KINDS[kind](
+        TEXT_OF + name if source.startswith(TEXT_OF) else name,
+        data,
         language=row.language.format(config=config),
         pocket=row.generated,
-        **{**row.options, **options},
+        **{**preset, **options},
     )
-    found.asked = _beyond({**defaults, **row.options}, options)
+    found.asked = _beyond({**defaults, **preset}, options)
     return found
 
 

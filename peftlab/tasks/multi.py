@@ -34,7 +34,7 @@ class Heads(nn.ModuleDict):
     """
 
     def __init__(self, heads: Mapping[str, Head]) -> None:
-        super().__init__({_key(name): head for name, head in heads.items()})
+        super().__init__({place(name): head for name, head in heads.items()})
         self.names = tuple(heads)
 
     @property
@@ -51,7 +51,7 @@ class Heads(nn.ModuleDict):
         """
         if name not in self.names:
             raise unknown("task with a head in this model", name, self.names)
-        return cast(Head, self[_key(name)])
+        return cast(Head, self[place(name)])
 
     def bind(self, encoder: Encoder) -> None:
         """Have every head take what it needs of the encoder."""
@@ -60,7 +60,7 @@ class Heads(nn.ModuleDict):
 
     def extended(self, name: str, head: Head) -> None:
         """Add the head of one more task."""
-        self[_key(name)] = head
+        self[place(name)] = head
         self.names = (*self.names, name)
 
     def forward(self, hidden: Tensor, batch: Batch) -> Tensor:
@@ -307,6 +307,7 @@ def _words(tasks: Sequence[Task]) -> str:
     return ", ".join(repr(task.name) for task in tasks)
 
 
-def _key(name: str) -> str:
+def place(name: str) -> str:
+    """Return what the head of a task is called among :class:`Heads`."""
     # a module's name has no dots, and must not be that of an attribute such as "train"
     return f"[{name.replace('%', '%25').replace('.', '%2E')}]"

@@ -14,6 +14,7 @@ from peftlab.errors import NonFiniteLossError, UnknownNameError
 from peftlab.experiments import Experiment
 from peftlab.experiments.earlier import used
 from peftlab.experiments.grid import Grid
+from peftlab.results.statistics import summarise
 from peftlab.results.store import Store
 from tests.experiments.test_grid import Stub, grid
 
@@ -60,6 +61,9 @@ def test_earlier_runs_come_first_and_are_recorded(tmp_path):
     assert set(uses["kept"]["uses"]) == {"language"}
     assert uses["full"] == {}
     assert grid(plan(), tmp_path, stub).work() == 0
+    # they are for others to build on, and no table has them
+    assert {i for i, r in records.items() if r.earlier} == set(plan().every_earlier_run())
+    assert set(summarise(records.values())["method"]) == {"full", "madx", "kept"}
 
 
 def test_a_model_that_is_gone_is_made_again_and_its_record_stays(tmp_path):
@@ -103,11 +107,11 @@ def test_nothing_is_built_on_a_run_that_failed(tmp_path):
     [
         ({"uses": {"madx": {"language": "englsh"}}}, UnknownNameError, "did you mean 'english'"),
         ({"uses": {"mad": {"language": "english"}}}, UnknownNameError, "method in this experiment"),
-        ({"uses": {"madx": {}}}, ValidationError, "name a language, or adapters to fuse"),
+        ({"uses": {"madx": {}}}, ValidationError, "name one of language, fuse, start, layers"),
         (
             {"uses": {"madx": {"language": "english", "fuse": ["english"]}}},
             ValidationError,
-            "and not both",
+            "and no two of them",
         ),
         (
             {"uses": {"madx": {"fuse": ["english"], "languages": {"de": "german"}}}},

@@ -1,0 +1,217 @@
+"""Checks of runs that build on earlier ones: tasks that are added, layers that were selected.
+
+How a number is made from records is in :mod:`peftlab.claims.chains`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import PositiveInt
+
+from peftlab import tasks
+from peftlab.claims import chains, measures
+from peftlab.claims.checks import Base, Cell
+from peftlab.claims.evidence import Evidence, Groups, Place
+from peftlab.claims.region import Estimate
+from peftlab.claims.trained import Trained, refuse_pocket
+from peftlab.errors import SettingsError
+from peftlab.results.record import Record
+
+#: Which earlier runs count in the time of a run.
+Counted = Literal["none", "same task", "all"]
+
+
+class TimeRatio(Trained):
+    """Training time over that of another method, with that of the runs it builds on.
+
+    Attributes:
+        earlier: Whose time counts: ``"all"`` runs that come before, or those on the ``"same task"``
+            only, where the others are there already.
+    """
+
+    measure: Literal["time ratio"]
+    earlier: Counted = "all"
+
+    def _estimate(self, evidence: Evidence, ours: list[Record], theirs: list[Record]) -> Estimate:
+        counts = counted(self.earlier, ours[0].settings.task)
+        return chains.path_ratio(ours, theirs, evidence.records(self.experiment), counts)
+
+
+class AddedTask(Base):
+    """A task that is added to a model of others, against another way to learn it.
+
+    Attributes:
+        experiment: Its name.
+        task: The new one.
+        on: The task of the experiment that the methods are trained on, if it is made of the new one
+            and old ones; by default the new one alone.
+        of: ``"score"`` on the new task, less that of ``against``; ``"time"`` of training, over that
+            of ``against``, with earlier runs on the new task; ``"forgetting"``: the score on each
+            old task, less that before, without ``against``.
+    """
+
+    measure: Literal["added task"]
+    experiment: str
+    task: str
+    on: str | None = None
+    of: Literal["score", "time", "forgetting"]
+    against: str | None = None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The experiment."""
+        return (self.experiment,)
+
+    def verify(self, evidence: Evidence) -> None:
+        """Check the names, and that old tasks are scored where forgetting is asked for."""
+        found = evidence.trained(self.experiment)
+        self._verify(self.experiment, "method", self.labels, found.methods)
+        there = {task.name: task for task in found.tasks}
+        named = [self.task, *([] if self.on is None else [self.on])]
+        self._verify(self.experiment, "task", named, there)
+        refuse_pocket([self.task, *there[self.on or self.task].members])
+        if (self.of == "forgetting") != (self.against is None):
+            raise SettingsError(
+                f"A check on {self.experiment!r} asks for {self.of}: forgetting is measured "
+                "against nothing, score and time against a method."
+            )
+        for label in self.methods:
+            if self.of == "forgetting" and not self._old(evidence, label):
+                raise SettingsError(
+                    f"A check on {self.experiment!r} asks what {label!r} forgets, but it keeps no "
+                    "heads: set keep_heads in what it uses."
+                )
+            if label in there[self.on or self.task].without:
+                raise SettingsError(
+                    f"A check on {self.experiment!r} compares nothing: {label!r} is not trained on "
+                    f"{self.on or self.task!r}."
+                )
+
+    def cells(self, evidence: Evidence) -> Iterator[Cell]:
+        """Yield a cell a method, or one an old task and method for what is forgotten."""
+        there = {p.task: (p, groups) for p, groups in evidence.groups(self.experiment).items()}
+        place, groups = there[self.on or self.task]
+        for label in self.methods:
+            ours = groups.get(label, [])
+            if self.of == "forgetting":
+                yield from self._forgotten(evidence, place, label, ours)
+                continue
+            theirs = there[self.task][1].get(str(self.against), [])
+            estimate = self._compared(evidence, ours, theirs) if ours and theirs else None
+            ids = {r.id for r in (*ours, *theirs)}
+            yield self._cell(f"{place.task}, {label}", place.encoder, estimate, ids, weights=True)
+
+    def _forgotten(
+        self, evidence: Evidence, place: Place, label: str, ours: list[Record]
+    ) -> Iterator[Cell]:
+        records = evidence.records(self.experiment)
+        for old in self._old(evidence, label):
+            found = None
+            if ours:
+                found = chains.forgetting(ours, records, old, tasks.task(old).main_metric)
+            name = f"{old} after {place.task}, {label}"
+            yield self._cell(name, place.encoder, found, {r.id for r in ours}, weights=True)
+
+    def _compared(self, evidence: Evidence, ours: list[Record], theirs: list[Record]) -> Estimate:
+        if self.of == "time":
+            counts = counted("same task", self.task)
+            return chains.path_ratio(ours, theirs, evidence.records(self.experiment), counts)
+        if self.on is not None:
+            ours = [measures.part(run, self.task, theirs[0].main_metric) for run in ours]
+        return measures.score_difference(ours, theirs)
+
+    def _old(self, evidence: Evidence, label: str) -> list[str]:
+        """Return the names of the tasks that a method knew before."""
+        found = evidence.trained(self.experiment)
+        uses = found.uses.get(label)
+        if uses is None or uses.start is None or not uses.keep_heads:
+            return []
+        first = found.earlier[uses.start].task
+        return [] if first is None else first.members
+
+
+class SelectedLayers(Base):
+    """Which layers switches selected: how many, and whether another run selects the same.
+
+    Attributes:
+        experiment: Its name.
+        task: Of the experiment.
+        rows: Its train rows, where it is there with several limits.
+        of: The ``"share"`` of the layers, or the ``"agreement"`` beyond chance.
+        other: Another task of the experiment to agree with, seed by seed; by default the seeds of
+            the task agree with each other.
+        other_rows: Its train rows.
+    """
+
+    measure: Literal["selected layers"]
+    experiment: str
+    task: str
+    rows: PositiveInt | None = None
+    of: Literal["share", "agreement"]
+    other: str | None = None
+    other_rows: PositiveInt | None = None
+    against: str | None = None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The experiment."""
+        return (self.experiment,)
+
+    def verify(self, evidence: Evidence) -> None:
+        """Check the names, and that it is clear which tasks are meant."""
+        found = evidence.trained(self.experiment)
+        self._verify(self.experiment, "method", self.labels, found.methods)
+        named = [self.task, *([] if self.other is None else [self.other])]
+        self._verify(self.experiment, "task", named, [task.name for task in found.tasks])
+        refuse_pocket(named)
+        if self.against is not None or (self.other is not None and self.of == "share"):
+            raise SettingsError(
+                f"A check on {self.experiment!r} asks which layers were selected: name no method "
+                "in against, and another task only for the agreement with it."
+            )
+        for name, rows in ((self.task, self.rows), (self.other, self.other_rows)):
+            if name is not None and len(self._places(evidence, name, rows)) != 1:
+                raise SettingsError(
+                    f"A check on {self.experiment!r} needs one task {name!r}, with one number of "
+                    "train rows: name them in rows and other_rows."
+                )
+
+    def cells(self, evidence: Evidence) -> Iterator[Cell]:
+        """Yield a cell a method."""
+        ((place, groups),) = self._places(evidence, self.task, self.rows)
+        name = f"{place}"
+        if self.other is not None:
+            ((other, others),) = self._places(evidence, self.other, self.other_rows)
+            name += f" and {other}"
+        for label in self.methods:
+            ours = groups.get(label, [])
+            theirs = others.get(label, []) if self.other is not None else None
+            estimate = None
+            if ours and theirs != []:
+                estimate = self._estimate(ours, theirs)
+            ids = {r.id for r in (*ours, *(theirs or []))}
+            yield self._cell(f"{name}, {label}", place.encoder, estimate, ids, weights=True)
+
+    def _estimate(self, ours: list[Record], theirs: list[Record] | None) -> Estimate:
+        if self.of == "share":
+            return chains.selected_share(ours)
+        return chains.agreement(ours, theirs)
+
+    def _places(
+        self, evidence: Evidence, task: str, rows: int | None
+    ) -> list[tuple[Place, Groups]]:
+        return list(evidence.papers(self.experiment, [task], rows))
+
+
+def counted(earlier: Counted, task: str) -> chains.Counts:
+    """Return which earlier runs count.
+
+    Args:
+        earlier: In words.
+        task: Whose runs are those of the same task.
+    """
+    if earlier == "same task":
+        return lambda run: run.settings.task == task
+    return lambda run: earlier == "all"

@@ -1,0 +1,144 @@
+"""What can be measured of runs that build on earlier ones: time, forgetting, selected layers.
+
+Pure functions from records to an estimate with an interval, as in :mod:`peftlab.claims.measures`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from itertools import combinations
+from statistics import fmean
+from typing import Any
+
+from peftlab.claims.measures import Runs, part, seed_ratio
+from peftlab.claims.region import Estimate
+from peftlab.errors import RecordError
+from peftlab.experiments.earlier import USES, used
+from peftlab.results.record import Record
+from peftlab.results.statistics import paired, seed_interval
+
+#: Says of an earlier run whether its time counts.
+Counts = Callable[[Record], bool]
+
+
+def path_ratio(ours: Runs, theirs: Runs, records: Mapping[str, Record], counts: Counts) -> Estimate:
+    """Return the training time of runs over that of others, earlier runs included.
+
+    What several runs build on counts for each of them.
+
+    Args:
+        ours: Runs of a cell.
+        theirs: Of another cell.
+        records: All of the experiment, by id.
+        counts: Says of an earlier run whether its time counts.
+
+    Returns:
+        The geometric mean over seeds, with Student's interval of the logarithms.
+    """
+    times = [{r.settings.seed: path_seconds(r, records, counts) for r in x} for x in (ours, theirs)]
+    return seed_ratio(*times)
+
+
+def path_seconds(run: Record, records: Mapping[str, Record], counts: Counts) -> float:
+    """Return the seconds of training of a run and of the earlier runs that count, each once.
+
+    Raises:
+        RecordError: An earlier run is not recorded.
+    """
+    earlier: dict[str, Record] = {}
+    waiting = [*used(run.settings)]
+    while waiting:
+        each = waiting.pop()
+        if each not in records:
+            raise RecordError(
+                f"The record {run.id} builds on the run {each}, which is not recorded: restore its "
+                "record."
+            )
+        if each not in earlier:
+            earlier[each] = records[each]
+            waiting += used(records[each].settings)
+    counted = [r for r in earlier.values() if counts(r)]
+    return math.fsum(r.seconds["train"] for r in (run, *counted))
+
+
+def forgetting(runs: Runs, records: Mapping[str, Record], task: str, metric: str) -> Estimate:
+    """Return the score on an old task after a run, less that of the run that it started from.
+
+    Args:
+        runs: Of a cell; each kept the heads of the run that it started from.
+        records: All of the experiment, by id.
+        task: The old one.
+        metric: Its main metric.
+
+    Raises:
+        RecordError: A run is missing, or the two were not scored on the same rows.
+    """
+    before = []
+    for run in runs:
+        uses: Any = run.settings.model_options[USES]
+        if uses["start"] not in records:
+            raise RecordError(
+                f"The record {run.id} starts from the run {uses['start']}, which is not recorded: "
+                "restore its record."
+            )
+        before.append(part(records[uses["start"]], task, metric))
+    return Estimate.of(paired([part(run, task, metric) for run in runs], before))
+
+
+def selected_share(runs: Runs) -> Estimate:
+    """Return the share of the layers that switches selected: the mean over seeds."""
+    return Estimate.of(seed_interval([len(_chosen(r)) / _layers(r) for r in runs]))
+
+
+def agreement(ours: Runs, theirs: Runs | None = None) -> Estimate:
+    r"""Return how far selections of layers agree, beyond what chance does.
+
+    Of n layers, one selects A and the other B; the share of layers that both take or both leave,
+    less what random sets of these sizes would have:
+
+    .. math:: \frac{|A \cap B| + |\bar A \cap \bar B|}{n}
+        - \frac{|A||B| + (n - |A|)(n - |B|)}{n^2}
+
+    Args:
+        ours: Runs of a cell.
+        theirs: Of another; the two of a seed are compared. None: all pairs of different seeds of
+            ours are, and the interval is Student's of the jackknife's values, one a seed.
+
+    Raises:
+        RecordError: They share no seed, or there are fewer than three seeds for the jackknife.
+    """
+    if theirs is not None:
+        right = {r.settings.seed: r for r in theirs}
+        pairs = [(r, right[r.settings.seed]) for r in ours if r.settings.seed in right]
+        if not pairs:
+            raise RecordError("The runs share no seed: run both at the same seeds.")
+        return Estimate.of(seed_interval([_alike(*pair) for pair in pairs]))
+    n = len(ours)
+    if n < 3:
+        raise RecordError(f"The agreement over seeds needs three of them, not {n}.")
+    alike = {pair: _alike(*(ours[i] for i in pair)) for pair in combinations(range(n), 2)}
+    whole = fmean(alike.values())
+    without = [fmean(x for pair, x in alike.items() if i not in pair) for i in range(n)]
+    return Estimate.of(seed_interval([n * whole - (n - 1) * each for each in without]))
+
+
+def _alike(one: Record, other: Record) -> float:
+    """Return how far two selections agree beyond chance."""
+    a, b, n = _chosen(one), _chosen(other), _layers(one)
+    both = len(a & b) + n - len(a | b)
+    return both / n - (len(a) * len(b) + (n - len(a)) * (n - len(b))) / n**2
+
+
+def _chosen(run: Record) -> set[int]:
+    if run.layers is None:
+        raise RecordError(
+            f"The record {run.id} ({run.settings.method_label}) says nothing of selected layers: "
+            "name a method with switches."
+        )
+    return set(run.layers.chosen)
+
+
+def _layers(run: Record) -> int:
+    assert run.layers is not None  # else _chosen has raised
+    return len(run.layers.shares)

@@ -1,0 +1,64 @@
+"""The texts of a labelled data set as a task of their own."""
+
+from __future__ import annotations
+
+import pytest
+
+from peftlab import tasks
+from peftlab.errors import DataError, UnknownNameError
+
+from .conftest import write
+
+
+@pytest.fixture
+def pairs(tmp_path, monkeypatch):
+    """MRPC in PEFTLAB_DATA: 40 train rows, of which one has an empty second text."""
+    for split, size in (("train", 40), ("validation", 6)):
+        rows = [
+            {"sentence1": f"the {split} {i}", "sentence2": f"a {split} {i}" * (i > 0), "label": 0}
+            for i in range(size)
+        ]
+        write(tmp_path / "glue_mrpc" / f"{split}.jsonl.gz", rows)
+    monkeypatch.setenv("PEFTLAB_DATA", str(tmp_path))
+
+
+def test_every_text_is_a_row_and_no_label_is_left(pairs):
+    task = tasks.task("text-of/glue/mrpc")
+    assert (task.name, task.kind) == ("text-of/glue/mrpc", "language-model")
+    assert task.sizes == {"train": 71, "dev": 8, "test": 11}  # a tenth of 79 texts is cut
+    train = task.rows("train") + task.rows("dev")
+    assert {*train[0]} == {"text"}
+    assert {row["text"] for row in train} == {
+        *(f"the train {i}" for i in range(40)),
+        *(f"a train {i}" for i in range(1, 40)),
+    }
+    assert all("validation" in row["text"] for row in task.rows("test"))
+    assert task.provenance["texts"] == ["sentence1", "sentence2"]
+
+
+def test_it_takes_the_options_of_a_language_model(pairs):
+    task = tasks.task("text-of/glue/mrpc", mask_rate=0.3, train_head=True)
+    assert task.options == {"mask_rate": 0.3, "train_head": True}
+    with pytest.raises(UnknownNameError, match="no option of the task 'text-of/glue/mrpc'"):
+        tasks.task("text-of/glue/mrpc", stride=3)
+
+
+def test_generated_texts_and_languages_too():
+    task = tasks.task("text-of/pocket/nli/de")
+    labelled = tasks.task("pocket/nli/de")
+    assert (task.name, task.language, task.pocket) == ("text-of/pocket/nli/de", "de", True)
+    first = labelled.rows("test")[0]
+    assert task.rows("test")[:2] == [{"text": first["premise"]}, {"text": first["hypothesis"]}]
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "words"),
+    [
+        ("text-of/glue/sst", UnknownNameError, "did you mean 'glue/sst2'"),
+        ("text-of/squad", DataError, "the texts of a qa task stand in no fields"),
+        ("text-of/wikitext-2", DataError, "name a data set for classification"),
+    ],
+)
+def test_what_has_no_such_texts_is_one_sentence(name, error, words):
+    with pytest.raises(error, match=words):
+        tasks.task(name)
