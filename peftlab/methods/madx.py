@@ -106,7 +106,8 @@ class TaskAdapter(Composed):
     code is ``Stack(language, task)`` of ``adapters``. Taught in the chapter on language adapters.
 
     Attributes:
-        language: The language adapter below.
+        language: The language adapter below; a plain :class:`peftlab.Adapter` has no invertible
+            part.
         task: The adapter that is trained.
     """
 
@@ -114,7 +115,7 @@ class TaskAdapter(Composed):
     paper: ClassVar[str] = "pfeiffer2020madx"
     chapter: ClassVar[str] = "crosslingual/language-adapters"
 
-    language: LanguageAdapter = LANGUAGE
+    language: LanguageAdapter | Adapter = LANGUAGE
     task: Adapter = PFEIFFER
 
     def parts(self) -> tuple[tuple[Method, str], ...]:

@@ -5,6 +5,7 @@ axes bear units. Nothing is drawn that is not in the table.
 """
 
 from peftlab.plots.costs import memory, step_parts, step_time, surface
+from peftlab.plots.languages import language_map, language_trade_off
 from peftlab.plots.overview import overview
 from peftlab.plots.page import Plot
 from peftlab.plots.quality import learning_rates, scores, trade_off, transfer
@@ -15,6 +16,8 @@ from peftlab.plots.versus import differences
 __all__ = [
     "Plot",
     "differences",
+    "language_map",
+    "language_trade_off",
     "learning_curves",
     "learning_rates",
     "memory",

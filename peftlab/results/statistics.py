@@ -128,24 +128,53 @@ def bootstrap(
     if scores.ndim != 2 or scores.size == 0:
         raise RecordError(f"A bootstrap needs scores [seeds, examples], not {scores.shape}.")
     difference = scores if baseline is None else scores - baseline
-    n_seeds, n_examples = difference.shape
+    (means,) = resampled([difference[None]], resamples, seed)
+    low, high = percentiles(means[:, 0], confidence)
+    over: Level = "seeds and examples" if len(difference) > 1 else "examples"
+    return Interval(float(difference.mean()), low, high, over, len(difference))
+
+
+def resampled(groups: Sequence[Array], resamples: int = RESAMPLES, seed: int = 0) -> list[Array]:
+    """Return the means of every resample of :func:`bootstrap`, for functions of several means.
+
+    Args:
+        groups: [quantities, seeds, examples] each. The seeds are those of all groups and are drawn
+            once; the examples of a group are shared by its quantities and drawn apart from those of
+            the other groups.
+        resamples: Number of draws.
+        seed: Of the draws.
+
+    Returns:
+        For each group [resamples, quantities].
+    """
+    n_seeds = groups[0].shape[1]
     random = np.random.default_rng(seed)
     drawn = max(n_seeds - 1, 1)
     # Examples on which all seeds do the same are drawn together: right and wrong answers of three
     # seeds make few kinds of example, however many there are.
-    kinds, each = np.unique(difference, axis=1, return_counts=True)
-    means: list[Array] = []
-    block = max(1, BLOCK // len(each))
+    found = []
+    for group in groups:
+        flat = group.reshape(-1, group.shape[-1])
+        kinds, each = np.unique(flat, axis=1, return_counts=True)
+        found.append((kinds.reshape(len(group), n_seeds, -1), each, group.shape[-1]))
+    means: list[list[Array]] = [[] for _ in groups]
+    block = max(1, BLOCK // max(len(each) for _, each, _ in found))
     for start in range(0, resamples, block):
         size = min(block, resamples - start)
         # How often each seed and kind is drawn, instead of which: sums stay matrix products.
         of_seeds = random.multinomial(drawn, np.full(n_seeds, 1 / n_seeds), size) / drawn
-        of_kinds = random.multinomial(n_examples, each / n_examples, size)
-        means.append(np.einsum("rk,rk->r", of_seeds @ kinds, of_kinds) / n_examples)
+        for (quantities, each, n), out in zip(found, means, strict=True):
+            of_kinds = random.multinomial(n, each / n, size)
+            sums = [np.einsum("rk,rk->r", of_seeds @ kinds, of_kinds) for kinds in quantities]
+            out.append(np.stack(sums, axis=1) / n)
+    return [np.concatenate(out) for out in means]
+
+
+def percentiles(values: Array, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the ends of the middle part of some values."""
     tail = 50 * (1 - confidence)
-    low, high = np.percentile(np.concatenate(means), [tail, 100 - tail])
-    over: Level = "seeds and examples" if n_seeds > 1 else "examples"
-    return Interval(float(difference.mean()), float(low), float(high), over, n_seeds)
+    low, high = np.percentile(values, [tail, 100 - tail])
+    return float(low), float(high)
 
 
 def score(records: Sequence[Record], split: str = "test", confidence: float = 0.95) -> Interval:
@@ -159,9 +188,9 @@ def score(records: Sequence[Record], split: str = "test", confidence: float = 0.
         split: Split or transfer task.
         confidence: Of the interval.
     """
-    examples = _examples(records, split)
-    if examples is not None:
-        return bootstrap(examples, confidence=confidence)
+    rows = examples(records, split)
+    if rows is not None:
+        return bootstrap(rows, confidence=confidence)
     return seed_interval([r.score(split) for r in records], confidence)
 
 
@@ -185,6 +214,19 @@ def difference(
     Raises:
         RecordError: They share no seed.
     """
+    return paired(*pair(records, baseline), split, confidence)
+
+
+def pair(
+    records: Sequence[Record], baseline: Sequence[Record]
+) -> tuple[list[Record], list[Record]]:
+    """Return the runs of two cells that share a seed, in the same order.
+
+    A control that has one run only because nothing in it is random is paired with every seed.
+
+    Raises:
+        RecordError: They share no seed.
+    """
     left = {r.settings.seed: r for r in records}
     right = {r.settings.seed: r for r in baseline}
     if len(right) == 1 and trains_nothing(baseline[0]):
@@ -197,7 +239,7 @@ def difference(
             f"Runs of seeds {sorted(left)} and {sorted(right)} cannot be paired: run both at the "
             "same seeds."
         )
-    return paired([left[s] for s in shared], [right[s] for s in shared], split, confidence)
+    return [left[s] for s in shared], [right[s] for s in shared]
 
 
 def paired(
@@ -218,7 +260,7 @@ def paired(
         confidence: Of the interval.
         resamples: Number of draws of the bootstrap.
     """
-    a, b = _examples(ours, split), _examples(theirs, split)
+    a, b = examples(ours, split), examples(theirs, split)
     if a is not None and b is not None:
         return bootstrap(a, b, confidence=confidence, resamples=resamples)
     return seed_interval(
@@ -313,12 +355,19 @@ def trains_nothing(record: Record) -> bool:
     return record.settings.learning_rate is None
 
 
-def _examples(records: Sequence[Record], split: str) -> Array | None:
-    """Return example scores [seeds, examples] if the main metric is their mean, else None."""
+def examples(records: Sequence[Record], split: str, metric: str = "") -> Array | None:
+    """Return example scores [seeds, examples] if a metric is their mean, else None.
+
+    Args:
+        records: Of several seeds.
+        split: Split or transfer task.
+        metric: By default the main one.
+    """
     rows = [record.example_scores.get(split, []) for record in records]
     if not rows or not rows[0] or len({len(row) for row in rows}) > 1:
         return None
     for record, row in zip(records, rows, strict=True):
-        if abs(float(np.mean(row)) - record.score(split)) > 1e-6:
+        value = record.metrics[split][metric] if metric else record.score(split)
+        if abs(float(np.mean(row)) - value) > 1e-6:
             return None
     return np.array(rows, dtype=np.float64)

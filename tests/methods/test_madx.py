@@ -110,7 +110,7 @@ def test_only_the_task_adapter_trains(make_encoder, toy_task):
     [
         {"name": "madx-language", "adapter": {"name": "lora"}},
         {"name": "madx-language", "invertible": None},
-        {"name": "madx-task", "language": {"name": "adapter"}},
+        {"name": "madx-task", "language": {"name": "lora"}},
         {"name": "madx-task", "task": "pfeiffer-16"},
     ],
     ids=str,
@@ -152,6 +152,22 @@ def test_the_language_is_that_of_the_checkpoint(
     method = pl.TaskAdapter(task=pl.Adapter(init="zero"))
     model = swap_language(pl.model(make_encoder(model_type), toy_task, method), language)
     assert (own_states(model, inputs) - own_states(alone, inputs)).abs().max() <= 1e-6
+
+
+def test_a_language_adapter_may_have_no_invertible_part(make_encoder, toy_task, inputs, tmp_path):
+    plain = pl.Adapter(reduction_factor=2)
+    alone = trained(make_encoder, "bert", toy_task, plain)
+    folder = alone.save(tmp_path / "plain")
+    method = pl.TaskAdapter(language=plain, task=pl.Adapter(init="zero"))
+    model = pl.model(make_encoder("bert"), toy_task, method)
+    assert not any("invertible" in name for name in model.method_state())
+    assert {name for name, _ in model.trainable_parameters() if "-task" not in name} == {
+        name for name, _ in model.trainable_parameters() if name.startswith("head")
+    }
+    swap_language(model, folder)
+    assert (own_states(model, inputs) - own_states(alone, inputs)).abs().max() <= 1e-6
+    with pytest.raises(CheckpointError, match="takes 'madx-language'"):
+        swap_language(pl.model(make_encoder("bert"), toy_task, "madx-task"), folder)
 
 
 def test_a_checkpoint_has_both_adapters(make_encoder, model_type, toy_task, rows, language):

@@ -14,6 +14,7 @@ from peftlab.errors import RecordError
 from peftlab.plots import page
 from peftlab.plots.page import THEMES
 from tests.results.made import grid, record
+from tests.results.transferred import experiment
 
 WITH_TRANSFER = [
     record(
@@ -53,6 +54,8 @@ ALL = {
     "learning_rates": lambda: plots.learning_rates(grid()),
     "transfer": lambda: plots.transfer(WITH_TRANSFER),
     "phases": lambda: plots.phases(grid()),
+    "language_map": lambda: plots.language_map(experiment(), resamples=100),
+    "language_trade_off": lambda: plots.language_trade_off(experiment(), resamples=100),
 }
 
 

@@ -1,0 +1,204 @@
+"""Which method for which needs: a ranking by one stated rule, from records alone.
+
+1. *Scores.* The experiment whose training rows are nearest to the reader's, all its tasks of that
+   size. A method stays unless it is shown to be worse than the best on one of them: the whole 95 %
+   interval of the paired difference lies below minus a margin. For several languages the score is
+   the mean over those that the model was not trained in.
+2. *Costs.* What stays is ordered by what hurts most, as ratios to full fine-tuning in the nearest
+   measured cells. A method ties with the first of its group if their intervals overlap or the
+   ratios differ by less than :data:`SAME`; ties share a rank unless the next thing that hurts tells
+   them apart.
+3. *No record, no rank.* A method that was not scored or not measured is listed without one.
+
+Where the records come from is :mod:`peftlab.results.nearest`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from peftlab.results.costs import CostRecord
+from peftlab.results.nearest import BASELINE, Costs, Scored, scores
+from peftlab.results.needs import AXES, Axis, Needs
+from peftlab.results.record import Record
+from peftlab.results.statistics import Interval
+from peftlab.results.zero_shot import JOINT
+from peftlab.timing.intervals import Ratio
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+#: Ratios that differ by less than this share are one and the same to a reader.
+SAME = 0.02
+#: Bytes of a stored number, fp32.
+BYTES = 4
+
+
+@dataclass(frozen=True)
+class Option:
+    """A method beside the needs.
+
+    Attributes:
+        method: Its label; with ``", multi-task"`` one model for all tasks.
+        rank: None: see ``why``.
+        why: It has no rank.
+        scores: Task → difference to the best there; the best's own is 0.
+        ratios: What each thing costs over full fine-tuning, where it is recorded or counted.
+        megabytes: On disk for all tasks: the encoder, once if it is shared, and what is stored for
+            each task with its head.
+    """
+
+    method: str
+    rank: int | None = None
+    why: str = ""
+    scores: dict[str, Interval] = field(default_factory=dict)
+    ratios: dict[Axis, Ratio] = field(default_factory=dict)
+    megabytes: float | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An answer.
+
+    Attributes:
+        needs: What was asked.
+        scored: Where the scores are from, in words.
+        measured: Thing that hurts → where its costs are from, in words.
+        options: Those with a rank first, in its order; then the others.
+    """
+
+    needs: Needs
+    scored: str
+    measured: dict[Axis, str]
+    options: tuple[Option, ...]
+
+    @property
+    def first(self) -> list[str]:
+        """The methods that share the first rank."""
+        return [option.method for option in self.options if option.rank == 1]
+
+    def table(self) -> DataFrame:
+        """Return one row a method.
+
+        Columns ``rank, method``; for each task the difference to the best score there; for each of
+        :data:`AXES` the ratio to full fine-tuning; ``MB`` on disk for all tasks; ``why no rank``.
+        """
+        import pandas as pd
+
+        tasks = list(dict.fromkeys(name for each in self.options for name in each.scores))
+        differences = [f"{name}, to the best" for name in tasks]
+        rows = [
+            (
+                "" if each.rank is None else str(each.rank),
+                each.method,
+                *(_difference(each.scores.get(name)) for name in tasks),
+                *(_ratio(each.ratios.get(axis)) for axis in AXES),
+                "" if each.megabytes is None else f"{each.megabytes:,.1f}",
+                each.why,
+            )
+            for each in self.options
+        ]
+        columns = ["rank", "method", *differences, *AXES, "MB", "why no rank"]
+        return pd.DataFrame(rows, columns=columns)
+
+
+def choose(
+    records: Iterable[Record], costs: Iterable[CostRecord], needs: Needs, margin: float = 0.02
+) -> Choice:
+    """Rank the methods for some needs; see the rule at the top of this file.
+
+    Args:
+        records: Of experiments on tasks that are not generated, all rates and seeds.
+        costs: Measured cells of training and inference.
+        needs: The reader's.
+        margin: A method that is worse by no more than this is as good.
+    """
+    found = scores(records, needs)
+    if found is None:
+        return Choice(needs, "no record", dict.fromkeys(AXES, "no record"), ())
+    where, tasks = found
+    differences: dict[str, dict[str, Interval]] = defaultdict(dict)
+    methods: dict[str, Scored] = {}
+    for task, there in tasks.items():
+        best = max(there, key=lambda each: each.mean)
+        for each in there:
+            differences[each.method][task] = each.minus(best)
+            methods.setdefault(each.method, each)
+    words = f"{where.experiment}: {', '.join(tasks)}; {where.encoder}; {where.rows:,} train rows"
+    others = {len(each.transfer.targets) for each in methods.values() if each.transfer}
+    if others:
+        words += f"; mean over {max(others)} languages that it was not trained in"
+    options = [Option(name, scores=differences[name]) for name in methods]
+    measured: dict[Axis, str] = dict.fromkeys(AXES, "no record of full fine-tuning")
+    if BASELINE in methods:
+        cost = Costs(costs, needs, methods[BASELINE].runs)
+        measured = cost.words
+        if needs.tasks > 1 and BASELINE + JOINT not in methods:
+            methods[BASELINE + JOINT] = methods[BASELINE]
+            options.append(Option(BASELINE + JOINT))
+        options = [_priced(option, methods[option.method].runs, cost) for option in options]
+    return Choice(needs, words, measured, tuple(_ranked(options, needs, margin)))
+
+
+def _priced(option: Option, runs: Sequence[Record], cost: Costs) -> Option:
+    shared = option.method.endswith(JOINT)
+    megabytes = cost.numbers(runs, shared) * BYTES / 1e6
+    return replace(option, ratios=cost.ratios(runs, shared), megabytes=megabytes)
+
+
+def _ranked(options: Sequence[Option], needs: Needs, margin: float) -> list[Option]:
+    """Return the options in their order, with ranks or the reason why there is none."""
+    judged = [replace(option, why=_why(option, needs, margin)) for option in options]
+    groups = [[option for option in judged if not option.why]]
+    for axis in needs.hurts:
+        groups = [part for group in groups for part in _split(group, axis)]
+    done: list[Option] = []
+    for group in groups:
+        rank = len(done) + 1
+        done += [replace(option, rank=rank) for option in sorted(group, key=_shortfall)]
+    return done + sorted((o for o in judged if o.why), key=lambda o: (o.why, o.method))
+
+
+def _why(option: Option, needs: Needs, margin: float) -> str:
+    worse = [name for name, found in option.scores.items() if found.high < -margin]
+    if worse:
+        return f"worse than the best on {', '.join(worse)}"
+    missing: list[str] = [] if option.scores else ["score"]
+    missing += [axis for axis in needs.hurts if axis not in option.ratios]
+    return f"no record of {', '.join(missing)}" if missing else ""
+
+
+def _shortfall(option: Option) -> tuple[float, str]:
+    """Order by the mean difference to the best scores, the best first."""
+    return -fmean(found.estimate for found in option.scores.values()), option.method
+
+
+def _split(group: Sequence[Option], axis: Axis) -> list[list[Option]]:
+    """Divide options into groups of ties, the cheapest first."""
+    parts: list[list[Option]] = []
+    for option in sorted(group, key=lambda each: each.ratios[axis].ratio):
+        ratio = option.ratios[axis]
+        first = parts[-1][0].ratios[axis] if parts else None
+        if first and (ratio.low <= first.high or ratio.ratio <= first.ratio * (1 + SAME)):
+            parts[-1].append(option)
+        else:
+            parts.append([option])
+    return parts
+
+
+def _difference(interval: Interval | None) -> str:
+    if interval is None:
+        return "no record"
+    if interval.low == interval.high == 0:
+        return "the best"
+    return f"{interval.estimate:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
+
+
+def _ratio(ratio: Ratio | None) -> str:
+    if ratio is None:
+        return "no record"
+    return f"{ratio.ratio:.3g}" if ratio.low == ratio.high else str(ratio)

@@ -1,0 +1,285 @@
+"""The records nearest to a reader's needs: of scores, and of costs beside full fine-tuning.
+
+Nothing is interpolated: a method has the numbers of a record, or none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import NamedTuple
+
+from peftlab.errors import RecordError
+from peftlab.results import retention
+from peftlab.results.cost_table import comparison, is_tie
+from peftlab.results.costs import CostRecord
+from peftlab.results.needs import AXES, Axis, Needs
+from peftlab.results.record import Parameters, Record
+from peftlab.results.selection import cell_of, cells, selected
+from peftlab.results.statistics import Interval, pair, paired, trains_nothing
+from peftlab.results.targets import label_in
+from peftlab.results.zero_shot import Transfer, transfers
+from peftlab.timing.intervals import Ratio
+
+BASELINE = "full"
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A method on a task.
+
+    Attributes:
+        method: Its label.
+        runs: One record a seed, at the selected rate.
+        transfer: Its scores in other languages, if those are what counts.
+    """
+
+    method: str
+    runs: Sequence[Record]
+    transfer: Transfer | None = None
+
+    @property
+    def mean(self) -> float:
+        """The score, or the mean over the other languages; over seeds."""
+        if self.transfer is None:
+            return fmean(run.score() for run in self.runs)
+        return fmean(fmean(self.transfer.scores(s)) for s in self.transfer.targets.values())
+
+    def minus(self, other: Scored) -> Interval:
+        """Return the paired difference to another method on the task."""
+        if self.transfer is not None and other.transfer is not None:
+            return retention.difference(self.transfer, other.transfer, RESAMPLES).target
+        return paired(*pair(self.runs, other.runs), resamples=RESAMPLES)
+
+
+class Where(NamedTuple):
+    """Where methods were compared: an experiment, an encoder and a number of train rows."""
+
+    experiment: str
+    encoder: str
+    rows: int
+
+
+#: Task → the methods that were scored on it.
+Tasks = dict[str, list[Scored]]
+
+
+def scores(records: Iterable[Record], needs: Needs) -> tuple[Where, Tasks] | None:
+    """Return the experiment whose train rows are nearest, and who was scored there.
+
+    Nearest as a ratio; of several, the one that compared most methods.
+
+    Args:
+        records: Of experiments, all rates and seeds; controls and random encoders are left out.
+            Labels of one experiment with the same settings are one method at several rates.
+        needs: For several languages only scores in other ones than the trained one count; for one
+            task no model that learnt several is asked for.
+    """
+
+    def distance(item: tuple[Where, Tasks]) -> tuple[float, int]:
+        where, tasks = item
+        methods = {each.method for there in tasks.values() for each in there}
+        return round(abs(math.log(where.rows / needs.rows)), 9), -len(methods)
+
+    return min(_places(records, needs).items(), key=distance, default=None)
+
+
+def _places(records: Iterable[Record], needs: Needs) -> dict[Where, Tasks]:
+    by_experiment: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        if not (record.settings.random_weights or trains_nothing(record)):
+            by_experiment[record.experiment].append(record)
+    found: dict[Where, Tasks] = defaultdict(lambda: defaultdict(list))
+    for name, group in by_experiment.items():
+        joint = []
+        for task, each in _scored(_one_label_a_method(group), needs.languages > 1):
+            settings, sizes = each.runs[0].settings, each.runs[0].sizes
+            assert sizes is not None  # the run is ok
+            if "of" in settings.task_options:
+                joint.append((task, each))
+            else:
+                found[Where(name, settings.encoder, sizes.train)][task].append(each)
+        for task, each in joint if needs.tasks > 1 else ():
+            for where, tasks in found.items():
+                if where[:2] == (name, each.runs[0].settings.encoder) and task in tasks:
+                    tasks[task].append(each)
+    return found
+
+
+def _scored(records: Sequence[Record], across: bool) -> list[tuple[str, Scored]]:
+    """Return task and method of what was scored, in other languages or in its own."""
+    if across:
+        return [(t.task, Scored(t.method, t.runs, t)) for t in transfers(records)]
+    groups = cells(selected(records))
+    return [
+        (cell.task, Scored(cell.label, runs))
+        for cell, runs in groups.items()
+        if "of" not in runs[0].settings.task_options
+    ]
+
+
+def _one_label_a_method(records: Sequence[Record]) -> list[Record]:
+    """Give runs of the same method one label, the shortest: its rates are then chosen among."""
+    labels: dict[str, str] = {}
+    keys = [f"{r.settings.method} {r.settings.model_options}" for r in records]
+    for key, record in zip(keys, records, strict=True):
+        label = cell_of(record).label
+        labels[key] = min(labels.get(key, label), label, key=lambda name: (len(name), name))
+    return [
+        r.model_copy(
+            update={"settings": r.settings.model_copy(update={"method_label": labels[key]})}
+        )
+        for key, r in zip(keys, records, strict=True)
+    ]
+
+
+class Costs:
+    """What methods cost beside full fine-tuning, in the nearest cells that were measured.
+
+    Args:
+        records: Measured cells.
+        needs: The reader's.
+        baseline: Runs of full fine-tuning: their encoder's size chooses the cells.
+    """
+
+    def __init__(
+        self, records: Iterable[CostRecord], needs: Needs, baseline: Sequence[Record]
+    ) -> None:
+        self.needs, self.baseline = needs, baseline
+        records = list(records)
+        self.train = self._nearest(records, "train", needs.batch)
+        self.inference = self._nearest(records, "inference", needs.texts)
+
+    @property
+    def words(self) -> dict[Axis, str]:
+        """Where each cost is from."""
+        cell: dict[Axis, CostRecord | None] = {
+            "time": self.train,
+            "memory": self.train,
+            "latency": self.inference,
+        }
+        return {axis: _named(cell[axis]) if axis in cell else "counted" for axis in AXES}
+
+    def ratios(self, runs: Sequence[Record], shared: bool) -> dict[Axis, Ratio]:
+        """Return what is recorded or counted of a method, over full fine-tuning.
+
+        Time is that of a step times the number of steps, and a model of several tasks takes as many
+        steps as one for each. Latency is 1 where inference has no more parameters, and that of the
+        merged method for one task.
+
+        Args:
+            runs: Of the method.
+            shared: Whether all tasks are in one model.
+        """
+        merged = " merged" if self.needs.tasks == 1 else ""
+        stored = self.numbers(runs, shared) / self.numbers(self.baseline, False)
+        found: dict[Axis, Ratio | None] = {
+            "time": self._training(runs, shared),
+            "memory": _memory(self.train, runs),
+            "storage": Ratio(stored, stored, stored),
+            "latency": _timed(self.inference, runs, merged),
+        }
+        if counts(runs).inference == 0:
+            found["latency"] = Ratio(1.0, 1.0, 1.0)
+        return {axis: ratio for axis, ratio in found.items() if ratio is not None}
+
+    def numbers(self, runs: Sequence[Record], shared: bool) -> int:
+        """Return how many numbers are stored for all tasks, with the encoder once if it is shared.
+
+        Args:
+            runs: Of the method.
+            shared: Whether all tasks are in one model.
+        """
+        n, found, head = self.needs.tasks, counts(runs), counts(self.baseline).head
+        whole = found.stored >= found.backbone  # the method is an encoder of its own
+        return (1 if shared else n) * found.stored + n * head + (0 if whole else found.backbone)
+
+    def _training(self, runs: Sequence[Record], shared: bool) -> Ratio | None:
+        step, ours, theirs = _timed(self.train, runs), _steps(runs), _steps(self.baseline)
+        if step is None or ours is None or theirs is None:
+            return None
+        times = 1.0 if shared else ours / theirs
+        return Ratio(*(times * end for end in step))
+
+    def _nearest(self, records: Sequence[CostRecord], mode: str, batch: int) -> CostRecord | None:
+        """Return the cell of the encoder nearest in size, then nearest in tokens and length."""
+        size, length = counts(self.baseline).backbone, self.needs.length
+
+        def distance(record: CostRecord) -> tuple[float, float, float, str]:
+            found = record.candidates[record.settings.baseline].parameters
+            return (
+                abs(math.log(found.backbone / size)) if found else math.inf,
+                abs(math.log(record.settings.tokens / (batch * length))),
+                abs(math.log(record.settings.length / length)),
+                record.id,
+            )
+
+        fitting = (
+            record
+            for record in records
+            if (record.settings.mode, record.settings.device) == (mode, self.needs.device)
+            and comparison(record) is not None
+        )
+        return min(fitting, key=distance, default=None)
+
+
+def counts(runs: Sequence[Record]) -> Parameters:
+    """Return the numbers of parameters of a method.
+
+    Raises:
+        RecordError: They were not recorded.
+    """
+    found = runs[0].parameters
+    if found is None:
+        raise RecordError(
+            f"Record {runs[0].id} has no numbers of parameters: run its experiment again."
+        )
+    return found
+
+
+def _named(record: CostRecord | None) -> str:
+    if record is None:
+        return "no record"
+    s = record.settings
+    return f"{record.experiment}: {s.encoder}, {s.batch} × {s.length} tokens, {s.device}"
+
+
+def _steps(runs: Sequence[Record]) -> float | None:
+    """Return the optimiser steps of a method's runs, median over seeds; None: not recorded."""
+    if not all(run.curve for run in runs):
+        return None
+    return median(run.curve[-1].step for run in runs)
+
+
+def _label(cost: CostRecord, runs: Sequence[Record]) -> str | None:
+    """Return what a measurement calls a method; None: it has not timed it."""
+    try:
+        return label_in(cost, runs[0])
+    except RecordError:
+        return None
+
+
+def _timed(cost: CostRecord | None, runs: Sequence[Record], merged: str = "") -> Ratio | None:
+    timings = None if cost is None else comparison(cost)
+    label = None if cost is None else _label(cost, runs)
+    if timings is None or label is None:
+        return None
+    label = label + merged if label + merged in timings.seconds else label
+    found = timings.ratio(label)
+    if is_tie(timings, label):  # the baseline against itself differs as much
+        return Ratio(found.ratio, min(found.low, 1.0), max(found.high, 1.0))
+    return found
+
+
+def _memory(cost: CostRecord | None, runs: Sequence[Record]) -> Ratio | None:
+    label = None if cost is None else _label(cost, runs)
+    if cost is None or label is None:
+        return None
+    ours, full = (
+        cost.candidates[each].memory.get("total") for each in (label, cost.settings.baseline)
+    )
+    return Ratio(ours / full, ours / full, ours / full) if ours and full else None

@@ -1,0 +1,267 @@
+"""Choosing a method: each rule of the ranking, on records whose numbers are known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from peftlab.results.choice import Choice, choose
+from peftlab.results.costs import CostRecord, CostSettings
+from peftlab.results.needs import AXES, Needs
+from peftlab.results.record import CurvePoint, Record, Sizes
+from tests.results.made import METHODS, candidate, record
+from tests.results.transferred import joint, transferred
+
+BACKBONE, HEAD = 5000, 10  # of made records
+STORED = {"full": BACKBONE, "slow": 300, "lora": 100, "tie": 40}
+
+
+def runs(
+    label: str, accuracy: float = 0.9, task: str = "one", train: int = 100, **more: Any
+) -> list[Record]:
+    experiment, steps = more.pop("experiment", "made"), more.pop("steps", 3)
+    more.setdefault("stored", STORED.get(label, 50))
+    more.setdefault("inference", 0 if label == "full" else more["stored"])
+    return [
+        record(label, task, seed, accuracy=accuracy, rows=2000, **more).replaced(
+            experiment=experiment,
+            sizes=Sizes(train=train, dev=50, test=2000),
+            curve=[CurvePoint(step=steps, loss=0.5, learning_rate=0.0)],
+        )
+        for seed in (0, 1, 2)
+    ]
+
+
+def cost(
+    batch: int = 8, length: int = 32, mode: str = "train", encoder: str = "near", **more: Any
+) -> CostRecord:
+    """A cell in which each method is found by its name; ``slow merged`` takes as long as full."""
+    found = {label: candidate(label, batch) for label in METHODS}
+    found["slow merged"] = candidate("tie", batch)
+    if backbone := more.pop("backbone", BACKBONE):
+        for label, each in found.items():
+            counts = each.parameters.model_copy(update={"backbone": backbone})
+            found[label] = each.model_copy(update={"parameters": counts})
+    methods = {label: {"name": label} for label in found}
+    methods["full again"], methods["slow merged"] = methods["full"], methods["slow"]
+    settings = CostSettings(
+        encoder=encoder, mode=mode, batch=batch, length=length, methods=methods, **more
+    )
+    return CostRecord(id=settings.id, experiment="cells", settings=settings, candidates=found)
+
+
+EQUAL = [run for label in STORED for run in runs(label)]
+
+
+def ranks(choice: Choice) -> dict[str, int | None]:
+    return {option.method: option.rank for option in choice.options}
+
+
+def option(choice: Choice, method: str) -> Any:
+    (found,) = [each for each in choice.options if each.method == method]
+    return found
+
+
+def test_what_hurts_orders_and_ties_share_a_rank() -> None:
+    choice = choose(EQUAL, [cost()], Needs(rows=100))
+    assert ranks(choice) == {"lora": 1, "full": 2, "tie": 2, "slow": 4}
+    assert choice.first == ["lora"]
+    assert [each.method for each in choice.options][-1] == "slow"
+
+
+def test_the_next_thing_that_hurts_tells_ties_apart() -> None:
+    choice = choose(EQUAL, [cost()], Needs(rows=100, tasks=10, hurts=["time", "storage"]))
+    assert {k: v for k, v in ranks(choice).items() if v} == {
+        "lora": 1,
+        "tie": 2,
+        "full": 3,
+        "slow": 4,
+    }
+
+
+def test_without_anything_that_hurts_all_that_are_as_good_share_the_first_rank() -> None:
+    choice = choose([*EQUAL, *runs("poor", 0.6)], [], Needs(rows=100, hurts=[]))
+    assert ranks(choice) == dict.fromkeys(STORED, 1) | {"poor": None}
+
+
+def test_worse_means_that_the_whole_interval_is_below_the_margin() -> None:
+    records = [*runs("full", 0.9), *runs("lora", 0.85)]
+    strict = choose(records, [], Needs(rows=100, hurts=[]), margin=0.02)
+    assert option(strict, "lora").why == "worse than the best on one"
+    found = option(strict, "lora").scores["one"]
+    assert found.high < -0.02
+    between = -found.high / 2 - found.estimate / 2  # the estimate is below, the interval is not
+    assert ranks(choose(records, [], Needs(rows=100, hurts=[]), margin=between))["lora"] == 1
+
+
+def test_worse_on_one_task_is_enough_and_the_best_may_differ_from_task_to_task() -> None:
+    records = [
+        *(run for label in ("full", "lora") for run in runs(label)),
+        *runs("full", 0.6, "two"),
+        *runs("lora", 0.9, "two"),
+        *runs("tie"),
+    ]
+    choice = choose(records, [cost()], Needs(rows=100))
+    assert ranks(choice) == {"lora": 1, "tie": 2, "full": None}
+    assert option(choice, "full").why == "worse than the best on two"
+    assert set(option(choice, "tie").scores) == {"one"}
+    assert option(choice, "lora").scores["two"].estimate == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "there"), [(100, 100), (900, 100), (1100, 10_000), (10**6, 10_000)]
+)
+def test_the_nearest_number_of_rows_counts_as_a_ratio(rows: int, there: int) -> None:
+    large = [
+        run
+        for label in ("full", "lora")
+        for run in runs(label, train=10_000, limits={"train": 10_000})
+    ]
+    choice = choose([*EQUAL, *large], [], Needs(rows=rows, hurts=[]))
+    assert f"{there:,} train rows" in choice.scored
+
+
+def test_of_equally_near_experiments_the_one_with_most_methods_counts_alone() -> None:
+    other = [run for label in ("full", "lora") for run in runs(label, 0.5, experiment="a")]
+    for records in ([*EQUAL, *other], [*other, *EQUAL]):
+        choice = choose(records, [], Needs(rows=100, hurts=[]))
+        assert choice.scored.startswith("made: one; tiny")
+        assert set(ranks(choice)) == set(STORED)
+
+
+def test_storage_counts_the_encoder_once_if_it_is_shared() -> None:
+    choice = choose(EQUAL, [], Needs(rows=100, tasks=7, hurts=["storage"]))
+    numbers = {each.method: round(each.megabytes * 1e6 / 4) for each in choice.options}
+    assert numbers == {
+        "full": 7 * (BACKBONE + HEAD),
+        "slow": BACKBONE + 7 * (300 + HEAD),
+        "lora": BACKBONE + 7 * (100 + HEAD),
+        "tie": BACKBONE + 7 * (40 + HEAD),
+        "full, multi-task": BACKBONE + 7 * HEAD,
+    }
+    assert option(choice, "lora").ratios["storage"].ratio == numbers["lora"] / numbers["full"]
+    assert ranks(choice) == {"tie": 1, "lora": 2, "slow": 3, "full": 4, "full, multi-task": None}
+    assert option(choice, "full, multi-task").why == "no record of score"
+
+
+def test_less_than_a_fiftieth_is_the_same() -> None:
+    near = [*runs("full"), *runs("first", stored=100), *runs("second", stored=60)]
+    choice = choose(near, [], Needs(rows=100, hurts=["storage"]))
+    assert set(ranks(choice).values()) == {1}  # 5,110, 5,070 and 5,010 numbers
+    far = [*runs("full"), *runs("first", stored=100), *runs("third", stored=250)]
+    assert ranks(choose(far, [], Needs(rows=100, hurts=["storage"])))["third"] == 3
+
+
+def test_one_task_is_served_merged_and_what_adds_nothing_is_the_bare_encoder() -> None:
+    cells = [cost(1, mode="inference")]
+    records = [*EQUAL, *runs("bias", inference=0)]
+    one = choose(records, cells, Needs(rows=100, hurts=["latency"]))
+    assert option(one, "slow").ratios["latency"].low < 1.02
+    assert option(one, "bias").ratios["latency"] == (1, 1, 1)
+    many = choose(records, cells, Needs(rows=100, tasks=2, hurts=["latency"]))
+    assert option(many, "slow").ratios["latency"].low > 1.2
+    assert option(many, "slow").rank == 5
+
+
+def test_the_nearest_cell_is_taken_and_named() -> None:
+    cells = [
+        cost(64, 128),
+        cost(8, 32),
+        cost(8, 32, encoder="far", backbone=10 * BACKBONE),
+        cost(8, 32, "inference"),
+        cost(8, 32, device="cuda", processor="a GPU"),
+    ]
+
+    def said(**more: Any) -> str:
+        return choose(EQUAL, cells, Needs(rows=100, **more)).measured["time"]
+
+    assert said() == "cells: near, 8 × 32 tokens, cpu"
+    assert said(batch=100, length=100) == "cells: near, 64 × 128 tokens, cpu"
+    assert said(device="cuda") == "cells: near, 8 × 32 tokens, cuda"
+    only_far = choose(EQUAL, cells[2:3], Needs(rows=100))
+    assert only_far.measured["time"] == "cells: far, 8 × 32 tokens, cpu"
+
+
+def test_what_is_not_measured_has_no_rank() -> None:
+    records = [*EQUAL, *runs("unknown")]
+    choice = choose(records, [cost()], Needs(rows=100))
+    assert option(choice, "unknown").why == "no record of time"
+    assert choice.options[-1].method == "unknown"
+    nothing = choose(records, [cost()], Needs(rows=100, device="cuda"))
+    assert nothing.measured["time"] == "no record"
+    assert set(ranks(nothing).values()) == {None}
+    assert (nothing.table().set_index("method")["time"] == "no record").all()
+
+
+def test_time_is_that_of_all_steps() -> None:
+    records = [*runs("full"), *runs("lora", steps=6)]
+    choice = choose(records, [cost()], Needs(rows=100))
+    assert option(choice, "lora").ratios["time"].ratio == pytest.approx(2 * 0.7, rel=0.03)
+    assert choice.first == ["full"]
+
+
+def test_labels_of_one_method_are_its_rates() -> None:
+    slow = [
+        run.replaced(
+            settings=run.settings.model_copy(
+                update={
+                    "method_label": "lora-shared",
+                    "training": run.settings.training | {"learning_rate": 1e-5},
+                }
+            ),
+            metrics=run.metrics | {"dev": {"accuracy": 0.3}},
+        )
+        for run in runs("lora", 0.6)
+    ]
+    choice = choose([*runs("full"), *slow, *runs("lora")], [], Needs(rows=100, hurts=[]))
+    assert ranks(choice) == {"full": 1, "lora": 1}
+
+
+def test_controls_are_no_methods() -> None:
+    controls = [*runs("majority", rate=None), *runs("lora", random_weights=True)]
+    choice = choose([*runs("full"), *controls], [], Needs(rows=100, hurts=[]))
+    assert ranks(choice) == {"full": 1}
+
+
+def test_several_languages_ask_for_scores_in_others() -> None:
+    full = [transferred("full", seed, stored=BACKBONE) for seed in (0, 1, 2)]
+    lora = [transferred("lora", seed, (0.9, 0.3, 0.2)) for seed in (0, 1, 2)]
+    records = [*EQUAL, *full, *lora, *(joint(seed) for seed in (0, 1, 2))]
+    choice = choose(records, [], Needs(rows=100, languages=2, hurts=[]))
+    assert "mean over 2 languages" in choice.scored
+    assert ranks(choice) == {"full": 1, "lora": None}
+    assert option(choice, "lora").scores["sib200"].estimate == pytest.approx(-0.3)
+    several = choose(records, [], Needs(rows=100, languages=2, tasks=2, hurts=["storage"]))
+    together = option(several, "full, multi-task")
+    assert together.rank == 1
+    assert together.megabytes == pytest.approx((BACKBONE + 100 + 2 * HEAD) * 4 / 1e6)
+
+
+def test_without_records_nothing_is_said() -> None:
+    for needs in (Needs(), Needs(languages=3)):
+        choice = choose([], [cost()], needs)
+        assert (choice.scored, choice.options, choice.first) == ("no record", (), [])
+        assert list(choice.table().columns) == ["rank", "method", *AXES, "MB", "why no rank"]
+    alone = choose(runs("lora"), [cost()], Needs(rows=100))
+    assert alone.measured["time"] == "no record of full fine-tuning"
+    assert ranks(alone) == {"lora": None}
+
+
+def test_the_table_says_all_of_it() -> None:
+    table = choose([*EQUAL, *runs("poor", 0.6)], [cost()], Needs(rows=100)).table()
+    assert list(table["rank"]) == ["1", "2", "2", "4", ""]
+    table = table.set_index("method")
+    assert table.loc["full", "one, to the best"] == "the best"
+    assert table.loc["poor", "one, to the best"].startswith("-0.3")
+    assert table.loc["full", "time"] == "1"
+    assert table.loc["lora", "time"].startswith("0.7")
+    assert table.loc["lora", "latency"] == "no record"
+
+
+def test_needs_are_checked() -> None:
+    with pytest.raises(ValidationError, match="hurts"):
+        Needs(hurts=["money"])
+    with pytest.raises(ValidationError, match="rows"):
+        Needs(rows=0)
