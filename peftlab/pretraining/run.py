@@ -50,8 +50,9 @@ def pretrain(
 
     Args:
         recipe: TOML file; ``book/experiments/pocket-encoder.toml`` is the shipped encoder's.
-        out: Folder that gets ``config.json``, ``model.safetensors`` (fp16), the tokenizer and
-            ``1_Pooling/config.json``. Other files in it stay.
+        out: Folder that gets ``config.json``, ``model.safetensors`` (fp16, with the head for masked
+            language modelling), the tokenizer and ``1_Pooling/config.json``. Other files in it
+            stay.
         work: Folder for the teacher's embeddings and the checkpoints; ``.peftlab/pretraining`` here
             if not given. It can be deleted afterwards.
         checkpoint_s: Seconds between checkpoints.
@@ -127,7 +128,7 @@ def _counts(tokenizer: PreTrainedTokenizerBase, corpus: Corpus) -> dict[str, Ten
 def _write(student: Student, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
     """Write the encoder beside its final place, then move file by file: none is ever half there."""
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    encoder = student.encoder.half()
+    encoder = student.language_model().half()
     encoder.config.hidden_dropout_prob = encoder.config.attention_probs_dropout_prob = 0.1
     encoder.save_pretrained(temporary)
     save_tokenizer(tokenizer, temporary)

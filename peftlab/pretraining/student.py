@@ -6,13 +6,16 @@ knows no order. With that knowledge, a part of the teacher becomes the encoder (
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from peftlab.pretraining.teacher import word_means
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class Bag(nn.Module):
@@ -45,7 +48,9 @@ class Bag(nn.Module):
 
 
 class Student(nn.Module):
-    """The encoder with two heads that are thrown away afterwards.
+    """The encoder with a head that guesses hidden pieces and one for the teacher's word states.
+
+    The first is kept with the encoder, the second is thrown away.
 
     Args:
         encoder: A ``BertModel``.
@@ -60,7 +65,9 @@ class Student(nn.Module):
         self.encoder: Any = encoder
         self.kept = kept
         d = len(kept)
-        self.head = nn.Sequential(nn.Linear(d, d), nn.GELU(), nn.LayerNorm(d))
+        config: Any = encoder.config
+        norm = nn.LayerNorm(d, eps=config.layer_norm_eps)
+        self.head = nn.Sequential(nn.Linear(d, d), nn.GELU(), norm)
         self.bias = nn.Parameter((frequency / frequency.sum() + 1e-6).log())
         self.word_head = nn.Linear(d, taught)
 
@@ -73,6 +80,20 @@ class Student(nn.Module):
     def words(self, hidden: Tensor, owners: Tensor, number: int) -> Tensor:
         """Return what stands for the teacher's states of words, [number, d_teacher]."""
         return self.word_head(word_means(hidden, owners, number))
+
+    @torch.no_grad()
+    def language_model(self) -> PreTrainedModel:
+        """Return the encoder with its head as transformers knows it, sharing the encoder."""
+        from transformers import BertForMaskedLM
+
+        whole = BertForMaskedLM(self.encoder.config)
+        whole.bert = self.encoder
+        whole.tie_weights()
+        transform = whole.cls.predictions.transform
+        transform.dense.load_state_dict(self.head[0].state_dict())
+        transform.LayerNorm.load_state_dict(self.head[2].state_dict())
+        whole.cls.predictions.bias.copy_(self.bias)
+        return whole
 
     def masked_loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy of the masked pieces; ``labels`` is -100 elsewhere.

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from peftlab.encoders import load_encoder
+from peftlab.encoders import language_model_head, load_encoder
 from peftlab.errors import CheckpointError, NonFiniteLossError
 from peftlab.pretraining import pretrain
 from peftlab.pretraining.stage import Stage
@@ -48,6 +48,10 @@ def test_writes_an_encoder_that_loads_and_learned(recipe: Path, tmp_path: Path) 
     bag = [entry["cosine"] for entry in report["curves"]["bag"]]
     assert sum(bag[-3:]) > sum(bag[:3])
     assert report["parameters"] == sum(p.numel() for p in encoder.backbone.parameters())
+    head = language_model_head(encoder)
+    assert head is not None
+    # begins at the logarithm of how often a piece occurs, not at 0 as a fresh one does
+    assert head["bias"].std() > 0.5
 
 
 def test_same_recipe_same_weights(recipe: Path, tmp_path: Path) -> None:
