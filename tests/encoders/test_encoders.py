@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from peftlab.encoders import LINEARS, describe, encoder_from, load_encoder, resolve
+from peftlab.encoders import (
+    LINEARS,
+    describe,
+    encoder_from,
+    language_model_head,
+    load_encoder,
+    resolve,
+)
 from peftlab.errors import DataError, OfflineError, SettingsError
 
 
@@ -90,6 +98,9 @@ def test_the_pocket_encoder_ships_with_the_package(monkeypatch):
     encoder = load_encoder("pocket")
     assert encoder.pooling == "mean"
     assert encoder.tokenizer.tokenize("Гулять")
+    assert language_model_head(encoder) is not None
+    shipped = (path for path in Path(encoder.source).rglob("*") if path.is_file())
+    assert sum(path.stat().st_size for path in shipped) <= 16e6
 
 
 def test_the_pocket_tokenizer_marks_ends_and_pairs():
