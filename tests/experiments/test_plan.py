@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from peftlab import methods
 from peftlab.costs import CostExperiment
+from peftlab.encoders import load_encoder
 from peftlab.errors import PeftlabError, SettingsError
 from peftlab.experiments import read
+from peftlab.experiments.plan import MAJORITY
 from peftlab.results.record import Record
 from tests.results.made import record
 
@@ -165,6 +168,11 @@ def test_the_files_of_the_book_can_be_run(file):
     experiment = read(file)
     assert experiment.name == file.stem
     assert len({r.id for c in experiment.cells() for r in c.tuning_runs()}) > 1
+    if {entry.name for entry in experiment.encoders} == {"pocket"}:  # no width that does not fit
+        anatomy = load_encoder("pocket").anatomy
+        for method in experiment.methods.values():
+            if method["name"] != MAJORITY:
+                assert methods.get(method).counts(anatomy).stored >= 0
 
 
 def test_only_the_task_stands_in_braces(tmp_path):
