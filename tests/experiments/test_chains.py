@@ -39,7 +39,7 @@ BASE: dict[str, Any] = {
     "tuning": {"learning_rates": [1e-3]},
     "seeds": [0],
 }
-TEXTS = {"name": "text-of/pocket/nli"} | SIZES
+TEXTS = {"name": "text-of/pocket/nli", "options": {"train_head": True}} | SIZES
 #: Pretraining on a domain, then on the task's own texts, then the task itself.
 DOMAIN = BASE | {
     "methods": {"full": "full", "after": "lora-8"},
@@ -52,7 +52,7 @@ DOMAIN = BASE | {
             "uses": {"start": "head"},
         },
         "task": {
-            "task": {"name": "text-of/{task}"} | SIZES,
+            "task": TEXTS | {"name": "text-of/{task}"},
             "method": "full",
             "learning_rate": 1e-3,
             "uses": {"start": "domain"},
