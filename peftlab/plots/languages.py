@@ -79,7 +79,7 @@ def _map(axis: Axes, part: pd.DataFrame, theme: dict[str, Any]) -> None:
         colour = COLOURS(scale(line.mean))
         bright = 0.2126 * colour[0] + 0.7152 * colour[1] + 0.0722 * colour[2] > 0.45
         ink, number = "#000000" if bright else "#ffffff", f"{line.mean:.2f}"
-        if line.above_majority == False:  # noqa: E712 - not for None, where nothing is known
+        if line.above_majority is not None and not line.above_majority:
             colour, ink, number = theme["paper"], theme["ink"], f"({number})"
         place = (x - 0.5, y - 0.5)
         axis.add_patch(

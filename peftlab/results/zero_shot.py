@@ -153,23 +153,23 @@ def table(records: Iterable[Record]) -> DataFrame:
     rows: list[dict[str, Any]] = []
     for each in transfers(records):
         for target, split in ((each.source, each.home), *each.targets.items()):
-            name = f"{each.task}/{target}"
             for run, score in zip(each.runs, each.scores(split), strict=True):
-                rows.append(
-                    {
-                        "encoder": each.encoder,
-                        "random_weights": each.random_weights,
-                        "task": each.task,
-                        "source": each.source,
-                        "target": target,
-                        "script": languages.script(name),
-                        "method": each.method,
-                        "seed": run.settings.seed,
-                        "metric": each.metric,
-                        "score": score,
-                    }
-                )
+                rows.append(_line(each, target) | {"seed": run.settings.seed, "score": score})
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _line(transfer: Transfer, target: str) -> dict[str, Any]:
+    """Return what every table says of a transfer to a language."""
+    return {
+        "encoder": transfer.encoder,
+        "random_weights": transfer.random_weights,
+        "task": transfer.task,
+        "source": transfer.source,
+        "target": target,
+        "script": languages.script(f"{transfer.task}/{target}"),
+        "method": transfer.method,
+        "metric": transfer.metric,
+    }
 
 
 def by_language(records: Iterable[Record], resamples: int = statistics.RESAMPLES) -> DataFrame:
@@ -196,15 +196,8 @@ def by_language(records: Iterable[Record], resamples: int = statistics.RESAMPLES
             control = majority.get(each.place)
             its = None if control is None else ({control.source: control.home} | control.targets)
             rows.append(
-                {
-                    "encoder": each.encoder,
-                    "random_weights": each.random_weights,
-                    "task": each.task,
-                    "source": each.source,
-                    "target": target,
-                    "script": languages.script(f"{each.task}/{target}"),
-                    "method": each.method,
-                    "metric": each.metric,
+                _line(each, target)
+                | {
                     "seeds": len(each.runs),
                     "rows": len(each.runs[0].example_scores.get(split, [])),
                     "mean": interval.estimate,
