@@ -12,7 +12,7 @@ from pydantic import PositiveInt
 
 from peftlab import tasks
 from peftlab.claims import chains, measures
-from peftlab.claims.checks import Base, Cell
+from peftlab.claims.checks import Cell, OfExperiment
 from peftlab.claims.evidence import Evidence, Groups, Place
 from peftlab.claims.region import Estimate
 from peftlab.claims.trained import Trained, refuse_pocket
@@ -39,7 +39,7 @@ class TimeRatio(Trained):
         return chains.path_ratio(ours, theirs, evidence.records(self.experiment), counts)
 
 
-class AddedTask(Base):
+class AddedTask(OfExperiment):
     """A task that is added to a model of others, against another way to learn it.
 
     Attributes:
@@ -53,21 +53,14 @@ class AddedTask(Base):
     """
 
     measure: Literal["added task"]
-    experiment: str
     task: str
     on: str | None = None
     of: Literal["score", "time", "forgetting"]
     against: str | None = None
 
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """The experiment."""
-        return (self.experiment,)
-
     def verify(self, evidence: Evidence) -> None:
         """Check the names, and that old tasks are scored where forgetting is asked for."""
-        found = evidence.trained(self.experiment)
-        self._verify(self.experiment, "method", self.labels, found.methods)
+        found = self._planned(evidence)
         there = {task.name: task for task in found.tasks}
         named = [self.task, *([] if self.on is None else [self.on])]
         self._verify(self.experiment, "task", named, there)
@@ -132,7 +125,7 @@ class AddedTask(Base):
         return [] if first is None else first.members
 
 
-class SelectedLayers(Base):
+class SelectedLayers(OfExperiment):
     """Which layers switches selected: how many, and whether another run selects the same.
 
     Attributes:
@@ -146,7 +139,6 @@ class SelectedLayers(Base):
     """
 
     measure: Literal["selected layers"]
-    experiment: str
     task: str
     rows: PositiveInt | None = None
     of: Literal["share", "agreement"]
@@ -154,15 +146,9 @@ class SelectedLayers(Base):
     other_rows: PositiveInt | None = None
     against: str | None = None
 
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """The experiment."""
-        return (self.experiment,)
-
     def verify(self, evidence: Evidence) -> None:
         """Check the names, and that it is clear which tasks are meant."""
-        found = evidence.trained(self.experiment)
-        self._verify(self.experiment, "method", self.labels, found.methods)
+        found = self._planned(evidence)
         named = [self.task, *([] if self.other is None else [self.other])]
         self._verify(self.experiment, "task", named, [task.name for task in found.tasks])
         refuse_pocket(named)

@@ -15,6 +15,7 @@ from pydantic import Field
 from peftlab.claims.evidence import Evidence
 from peftlab.claims.region import Estimate, Judgement, Region
 from peftlab.errors import unknown
+from peftlab.experiments import Experiment
 from peftlab.results.record import Strict
 
 
@@ -99,3 +100,24 @@ class Base(Strict, ABC):
         """Return a cell; without an estimate it rests on no records."""
         used = tuple(sorted(records)) if estimate is not None else ()
         return Cell(self.what, name, self.claimed, estimate, encoder, weights, used, self.needs)
+
+
+class OfExperiment(Base):
+    """A check that takes the records of one experiment.
+
+    Attributes:
+        experiment: Its name.
+    """
+
+    experiment: str
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The experiment."""
+        return (self.experiment,)
+
+    def _planned(self, evidence: Evidence) -> Experiment:
+        """Return the experiment as planned, after a check that it has the methods."""
+        found = evidence.trained(self.experiment)
+        self._verify(self.experiment, "method", self.labels, found.methods)
+        return found

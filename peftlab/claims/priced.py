@@ -14,14 +14,14 @@ from pydantic import Field
 
 from peftlab import methods
 from peftlab.claims import measures
-from peftlab.claims.checks import Base, Cell
+from peftlab.claims.checks import Base, Cell, OfExperiment
 from peftlab.claims.evidence import Evidence
 from peftlab.encoders import SHAPES
 from peftlab.errors import SettingsError, unknown
 from peftlab.results.costs import CostRecord
 
 
-class StepRatio(Base):
+class StepRatio(OfExperiment):
     """What a training step or a forward pass costs, over that of another method.
 
     Attributes:
@@ -31,14 +31,8 @@ class StepRatio(Base):
     """
 
     measure: Literal["step ratio"]
-    experiment: str
     mode: Literal["train", "inference"] | None = None
     of: Literal["seconds", "flops", "trainer flops"] = "seconds"
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """The experiment."""
-        return (self.experiment,)
 
     def verify(self, evidence: Evidence) -> None:
         """Check the names, and that it is clear what is timed."""

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field, PositiveInt
 
 from peftlab.claims import measures
-from peftlab.claims.checks import Base, Cell
+from peftlab.claims.checks import Cell, OfExperiment
 from peftlab.claims.evidence import POCKET, Evidence, Groups, Place
 from peftlab.claims.region import Estimate
 from peftlab.costs.plan import Pair
@@ -21,7 +21,7 @@ from peftlab.results.record import Record
 from peftlab.results.targets import label_in
 
 
-class Trained(Base):
+class Trained(OfExperiment):
     """A check that compares trained models.
 
     Attributes:
@@ -30,19 +30,12 @@ class Trained(Base):
         rows: Train rows, where a task is there with several limits.
     """
 
-    experiment: str
     tasks: list[str] = Field(default=[])
     rows: PositiveInt | None = None
 
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """The experiment."""
-        return (self.experiment,)
-
     def verify(self, evidence: Evidence) -> None:
         """Check the names, and that something is left to compare."""
-        found = evidence.trained(self.experiment)
-        self._verify(self.experiment, "method", self.labels, found.methods)
+        found = self._planned(evidence)
         self._verify(self.experiment, "task", self.tasks, [task.name for task in found.tasks])
         refuse_pocket(self.tasks)
         places = evidence.papers(self.experiment, self.tasks, self.rows)
@@ -157,7 +150,7 @@ class RunRatio(Trained):
         return measures.run_ratio(ours, theirs, reach, step)
 
 
-class Joint(Base):
+class Joint(OfExperiment):
     """One model for several tasks against one for each.
 
     Attributes:
@@ -167,14 +160,8 @@ class Joint(Base):
     """
 
     measure: Literal["joint"]
-    experiment: str
     joint: str
     of: Literal["score", "time"]
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """The experiment."""
-        return (self.experiment,)
 
     def verify(self, evidence: Evidence) -> None:
         """Check the names."""
