@@ -53,7 +53,7 @@ class Stage:
         self.name, self.module, self.step_losses = name, module, step_losses
         self.steps, self.warmup, self.seed = steps, max(1, int(warmup * steps)), seed
         self.path, self.checkpoint_s, self.log = folder / f"{name}.safetensors", checkpoint_s, log
-        self.optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)
+        self.optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, self._factor)
         self.step, self.seconds = 0, 0.0
         self.curve: list[dict[str, float]] = []
