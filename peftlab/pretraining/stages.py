@@ -79,8 +79,6 @@ def encoder_stage(
     settings = recipe.encoder_stage
     precision, device = resolve("auto", torch.device("cpu")), torch.device("cpu")
     batches = Batches(recipe, source, tokenizer, lessons)
-    # on a CPU, the backward pass of PyTorch's own kernel is up to ten times as slow in bf16
-    student.encoder.set_attn_implementation("eager")
     special = torch.tensor(tokenizer.all_special_ids)
 
     def step_losses(step: int) -> Losses:

@@ -169,6 +169,9 @@ def _config(teacher: Encoder, vocabulary: int, sizes: EncoderSizes) -> Any:
             "attention_probs_dropout_prob": 0.0,
         }
     )
+    # On a CPU, the backward pass of PyTorch's own kernel is up to ten times as slow in bf16. Some
+    # releases of transformers choose the kernel when the model is built, so it is said here.
+    config._attn_implementation = "eager"
     return config
 
 
