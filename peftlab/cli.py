@@ -142,7 +142,7 @@ def _positive(text: str) -> int:
 def _run(options: argparse.Namespace) -> int:
     from peftlab.experiments import Grid, open_task, read
     from peftlab.files import read_toml
-    from peftlab.results.store import Store
+    from peftlab.results.records.store import Store
 
     if read_toml(options.file).get("kind") == "cost":
         return _run_costs(options)
@@ -202,7 +202,7 @@ def _run_costs(options: argparse.Namespace) -> int:
 def _cost(options: argparse.Namespace) -> int:
     from peftlab.costs import CostExperiment, Rounds, Sweep, measure
     from peftlab.results import cost_store
-    from peftlab.results.cost_table import text
+    from peftlab.results.comparison.cost_table import text
 
     _check_place(options.json)
     experiment = CostExperiment(
@@ -227,7 +227,7 @@ def _cost(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     from peftlab import bench
-    from peftlab.results.store import bench_store
+    from peftlab.results.records.store import bench_store
 
     measure = bench.get(options.name)
     _check_place(options.json)

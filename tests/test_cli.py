@@ -348,7 +348,7 @@ def test_an_unknown_task_shows_before_anything_runs(tmp_path, capsys):
 
 @pytest.mark.filterwarnings("ignore::peftlab.timing.NoisyTiming")
 def test_cost_measures_an_encoder_and_writes_the_record(tmp_path, capsys):
-    from peftlab.results.costs import CostRecord
+    from peftlab.results.records.costs import CostRecord
 
     file = tmp_path / "cost.json"
     arguments = ["--methods", "full", "lora-8", "--batch", "1", "--length", "8", "--rounds", "2"]

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from peftlab.errors import unknown
-from peftlab.results.benches import BenchRecord, Row, bench_id
-from peftlab.results.record import Git
+from peftlab.results.records.benches import BenchRecord, Row, bench_id
+from peftlab.results.records.run import Git
 from peftlab.timing import machine
 
 BENCHES = {"step": "peftlab.bench.step", "throughput": "peftlab.bench.throughput"}

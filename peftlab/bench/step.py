@@ -30,7 +30,7 @@ from peftlab.methods.prefix import Prefix
 from peftlab.methods.prompt import Prompt
 from peftlab.methods.unipelt import UniPELT
 from peftlab.models import INPUTS, Model, Output
-from peftlab.results.benches import Row
+from peftlab.results.records.benches import Row
 from peftlab.timing import cost
 
 SHAPE, BATCH, LENGTH = "minilm-l6", 8, 64

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from peftlab.models import Model
 from peftlab.models import model as build
-from peftlab.results.benches import Row
+from peftlab.results.records.benches import Row
 from peftlab.tasks import task as find_task
 from peftlab.tasks.base import Feature, Task
 from peftlab.timing.compare import Comparison

@@ -17,7 +17,7 @@ from peftlab.claims.evidence import Evidence, Groups, Place
 from peftlab.claims.region import Estimate
 from peftlab.claims.trained import Trained, refuse_pocket
 from peftlab.errors import SettingsError
-from peftlab.results.record import Record
+from peftlab.results.records.run import Record
 
 #: Which earlier runs count in the time of a run.
 Counted = Literal["none", "same task", "all"]

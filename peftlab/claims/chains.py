@@ -15,8 +15,8 @@ from peftlab.claims.measures import Runs, part, seed_ratio
 from peftlab.claims.region import Estimate
 from peftlab.errors import RecordError
 from peftlab.experiments.earlier import USES, used
-from peftlab.results.record import Record
-from peftlab.results.statistics import paired, seed_interval
+from peftlab.results.comparison.statistics import paired, seed_interval
+from peftlab.results.records.run import Record
 
 #: Says of an earlier run whether its time counts.
 Counts = Callable[[Record], bool]

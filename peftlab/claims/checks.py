@@ -16,7 +16,7 @@ from peftlab.claims.evidence import Evidence
 from peftlab.claims.region import Estimate, Judgement, Region
 from peftlab.errors import unknown
 from peftlab.experiments import Experiment
-from peftlab.results.record import Strict
+from peftlab.results.records.run import Strict
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from peftlab.errors import UnknownNameError, unknown
 from peftlab.experiments import Experiment
 from peftlab.experiments.plan import CellPlan
 from peftlab.files import read_toml
-from peftlab.results.costs import CostRecord
-from peftlab.results.record import Record
-from peftlab.results.selection import selected
-from peftlab.results.store import Store, cost_store
+from peftlab.results.comparison.selection import selected
+from peftlab.results.records.costs import CostRecord
+from peftlab.results.records.run import Record
+from peftlab.results.records.store import Store, cost_store
 
 #: Tasks that we generate: what they show never stands beside what a paper says.
 POCKET = "pocket/"

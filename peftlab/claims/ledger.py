@@ -15,8 +15,8 @@ from peftlab.claims.evidence import Evidence
 from peftlab.claims.priced import Count, StepRatio
 from peftlab.claims.trained import Joint, RunRatio, ScoreDifference, SizeRatio
 from peftlab.errors import PeftlabError, unknown
-from peftlab.results.record import Strict
-from peftlab.results.store import book_results
+from peftlab.results.records.run import Strict
+from peftlab.results.records.store import book_results
 
 FILE = "papers/claims.toml"
 

@@ -1,8 +1,8 @@
 """What can be measured for a claim: pure functions from records to an estimate with an interval.
 
-Differences of scores are those of :mod:`peftlab.results.statistics`. Ratios over seeds are paired
-by seed: the geometric mean, with Student's interval of the logarithms. Ratios of timings are paired
-by round: see :mod:`peftlab.timing.intervals`. What is counted is exact.
+Differences of scores are those of :mod:`peftlab.results.comparison.statistics`. Ratios over seeds
+are paired by seed: the geometric mean, with Student's interval of the logarithms. Ratios of timings
+are paired by round: see :mod:`peftlab.timing.intervals`. What is counted is exact.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from peftlab import methods
 from peftlab.claims.region import Estimate
 from peftlab.encoders import shape
 from peftlab.errors import RecordError
-from peftlab.results import targets
-from peftlab.results.cost_table import comparison, is_tie
-from peftlab.results.costs import CostRecord, Flops
-from peftlab.results.record import Record
-from peftlab.results.statistics import difference, seed_interval
+from peftlab.results.comparison import targets
+from peftlab.results.comparison.cost_table import comparison, is_tie
+from peftlab.results.comparison.statistics import difference, seed_interval
+from peftlab.results.records.costs import CostRecord, Flops
+from peftlab.results.records.run import Record
 
 Runs = Sequence[Record]
 Counted = Literal["trainable", "stored", "inference"]

@@ -18,7 +18,7 @@ from peftlab.claims.checks import Base, Cell, OfExperiment
 from peftlab.claims.evidence import Evidence
 from peftlab.encoders import SHAPES
 from peftlab.errors import SettingsError, unknown
-from peftlab.results.costs import CostRecord
+from peftlab.results.records.costs import CostRecord
 
 
 class StepRatio(OfExperiment):

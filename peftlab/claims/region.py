@@ -8,9 +8,9 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from peftlab.results.noise import POWER
-from peftlab.results.record import Strict
-from peftlab.results.statistics import Interval
+from peftlab.results.comparison.noise import POWER
+from peftlab.results.comparison.statistics import Interval
+from peftlab.results.records.run import Strict
 from peftlab.timing.intervals import with_interval
 
 Judgement = Literal["reproduced", "not reproduced", "undecided"]
@@ -50,7 +50,8 @@ class Estimate:
         """The effect that would have been seen with a probability of 0.8.
 
         A difference from the bound of a region, or a factor: (z₀.₉₇₅ + z₀.₈) / z₀.₉₇₅ times half
-        the width of the interval, in logarithms for a ratio; see :mod:`peftlab.results.noise`.
+        the width of the interval, in logarithms for a ratio; see
+        :mod:`peftlab.results.comparison.noise`.
         """
         if not self.ratio:
             return POWER * (self.high - self.low) / 2

@@ -17,8 +17,8 @@ from peftlab.claims.evidence import POCKET, Evidence, Groups, Place
 from peftlab.claims.region import Estimate
 from peftlab.costs.plan import Pair
 from peftlab.errors import SettingsError
-from peftlab.results.record import Record
-from peftlab.results.targets import label_in
+from peftlab.results.comparison.targets import label_in
+from peftlab.results.records.run import Record
 
 
 class Trained(OfExperiment):
@@ -95,7 +95,7 @@ class RunRatio(Trained):
         cost: Name of a cost experiment; not for steps.
         cell: Its batch and length that are those of the runs, if it has several.
         patience: Of the rule.
-        slack: See :func:`peftlab.results.targets.target`.
+        slack: See :func:`peftlab.results.comparison.targets.target`.
     """
 
     measure: Literal["run ratio"]

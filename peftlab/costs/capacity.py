@@ -10,7 +10,7 @@ import torch
 from peftlab.costs.step import TASK, Pass, encoder_of, parameters, random_batch
 from peftlab.errors import TimingError
 from peftlab.models import Model, model
-from peftlab.results.costs import Candidate, CostSettings, Largest
+from peftlab.results.records.costs import Candidate, CostSettings, Largest
 from peftlab.tasks import task
 from peftlab.timing import capacity, memory
 

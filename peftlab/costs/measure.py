@@ -23,8 +23,15 @@ from peftlab.costs.step import Batch, Pass, build, encoder_of, parameters, rando
 from peftlab.encoders import SHAPES, Encoder, shape
 from peftlab.errors import OutOfMemoryError, SettingsError
 from peftlab.methods.work import work
-from peftlab.results.costs import COMPILED, MERGED, Candidate, CostRecord, CostSettings, Flops
-from peftlab.results.record import Git
+from peftlab.results.records.costs import (
+    COMPILED,
+    MERGED,
+    Candidate,
+    CostRecord,
+    CostSettings,
+    Flops,
+)
+from peftlab.results.records.run import Git
 from peftlab.tasks.heads import Head
 from peftlab.timing import NoisyTiming, cost, energy, flops, machine, memory, quiet
 from peftlab.timing.capacity import out_of_memory, release

@@ -22,7 +22,7 @@ from pydantic import (
 from peftlab import methods
 from peftlab.encoders import SHAPES
 from peftlab.errors import SettingsError, unknown
-from peftlab.results.costs import (
+from peftlab.results.records.costs import (
     AGAIN,
     COMPILED,
     FULL,
@@ -31,7 +31,7 @@ from peftlab.results.costs import (
     CostSettings,
     Mode,
 )
-from peftlab.results.record import Entry, Strict
+from peftlab.results.records.run import Entry, Strict
 
 KIND = "cost"
 #: Ways to run a call beside the eager one → what stands behind the label.

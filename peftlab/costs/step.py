@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from peftlab.encoders import SHAPES, Encoder, load_encoder, shape
 from peftlab.models import Model, summary
 from peftlab.models import model as build_model
-from peftlab.results.record import Parameters
+from peftlab.results.records.run import Parameters
 from peftlab.tasks import task
 from peftlab.training.loop import optimiser_for, penalised, penalty
 from peftlab.training.precision import Resolved, autocast
@@ -25,7 +25,7 @@ from peftlab.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from peftlab.methods import Method
-    from peftlab.results.costs import CostSettings
+    from peftlab.results.records.costs import CostSettings
     from peftlab.timing.marks import Marks
 
 Batch = dict[str, Any]

@@ -12,9 +12,9 @@ import torch
 from peftlab.costs.measure import measure
 from peftlab.costs.plan import CostExperiment
 from peftlab.errors import SettingsError
-from peftlab.results.cost_table import text
-from peftlab.results.costs import CostRecord, CostSettings
-from peftlab.results.store import Store
+from peftlab.results.comparison.cost_table import text
+from peftlab.results.records.costs import CostRecord, CostSettings
+from peftlab.results.records.store import Store
 from peftlab.timing import machine
 
 

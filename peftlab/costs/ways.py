@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from peftlab.costs.step import Batch, Pass
-from peftlab.results.costs import COMPILED, GRAPHED
+from peftlab.results.records.costs import COMPILED, GRAPHED
 from peftlab.timing.variants import compiled, graphed
 
 #: The whole forward pass in one graph, for the shape of this batch.

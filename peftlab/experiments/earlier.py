@@ -27,7 +27,7 @@ from peftlab.experiments.entries import TaskEntry
 from peftlab.methods.adaptable import Adaptable
 from peftlab.methods.finetuning import Full, HeadOnly
 from peftlab.methods.focused import AdaptableFocused
-from peftlab.results.record import Entry, RunSettings, Strict, named
+from peftlab.results.records.run import Entry, RunSettings, Strict, named
 
 #: Where a run's ``model_options`` name, by id, the runs that its model was built from.
 USES = "uses"

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from peftlab.errors import SettingsError, unknown
-from peftlab.results.record import Strict, named, sentence
+from peftlab.results.records.run import Strict, named, sentence
 from peftlab.training.settings import TrainSettings
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from peftlab.experiments.entries import open_task
 from peftlab.experiments.plan import MAJORITY
 from peftlab.methods.adaptable import Adaptable
 from peftlab.methods.focused import AdaptableFocused, Selection
-from peftlab.results.record import Git, Layers, Parameters, Record, RunSettings, Sizes
+from peftlab.results.records.run import Git, Layers, Parameters, Record, RunSettings, Sizes
 from peftlab.tasks.base import Task
 from peftlab.tasks.multi import members
 from peftlab.timing import Phases, machine

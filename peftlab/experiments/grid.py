@@ -22,8 +22,8 @@ from peftlab.errors import OutOfMemoryError, TrainingError
 from peftlab.experiments.earlier import used
 from peftlab.experiments.execute import Executor, Kept
 from peftlab.experiments.plan import Experiment
-from peftlab.results.record import Git, Record, RunSettings, now
-from peftlab.results.store import Store
+from peftlab.results.records.run import Git, Record, RunSettings, now
+from peftlab.results.records.store import Store
 from peftlab.timing import machine
 
 #: Does a run, with a folder for its checkpoints; says where models are kept, and whether to keep

@@ -24,8 +24,8 @@ from peftlab.experiments.entries import (
     Tuning,
     train_settings,
 )
-from peftlab.results.record import Entry, Record, RunSettings, Strict, named
-from peftlab.results.selection import best_rate
+from peftlab.results.comparison.selection import best_rate
+from peftlab.results.records.run import Entry, Record, RunSettings, Strict, named
 
 MAJORITY = "majority"
 DEFAULT = "default"

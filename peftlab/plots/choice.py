@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from peftlab.errors import RecordError
 from peftlab.plots import page
 from peftlab.plots.page import Plot
-from peftlab.results.choice import Choice
+from peftlab.results.choice.rule import Choice
 
 WORDS = {
     "time": "time of training",
@@ -23,7 +23,7 @@ def ranking(choice: Choice) -> Plot:
     """Draw what hurts most of every ranked method, over full fine-tuning; a band is one rank.
 
     Args:
-        choice: See :func:`peftlab.results.choice.choose`.
+        choice: See :func:`peftlab.results.choice.rule.choose`.
 
     Raises:
         RecordError: Nothing hurts, or no method has a rank.

@@ -15,8 +15,8 @@ from matplotlib.lines import Line2D
 from peftlab.errors import RecordError
 from peftlab.plots import page
 from peftlab.plots.page import Plot
-from peftlab.results.cost_table import MEMORY, PARTS, cost_table
-from peftlab.results.costs import AGAIN, CostRecord
+from peftlab.results.comparison.cost_table import MEMORY, PARTS, cost_table
+from peftlab.results.records.costs import AGAIN, CostRecord
 
 ROW = 0.23  # inches of a method
 AROUND = 1.5  # inches that title, axis and legend take

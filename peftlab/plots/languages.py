@@ -17,10 +17,10 @@ from matplotlib.patches import Rectangle
 from peftlab.errors import RecordError
 from peftlab.plots import page
 from peftlab.plots.page import Plot
-from peftlab.results import languages
-from peftlab.results.language_costs import trade_off
-from peftlab.results.record import Record
-from peftlab.results.zero_shot import by_language
+from peftlab.results.records.run import Record
+from peftlab.results.transfer import languages
+from peftlab.results.transfer.costs import trade_off
+from peftlab.results.transfer.zero_shot import by_language
 
 #: Even steps look even, also to colour-blind readers and in print.
 COLOURS = colormaps["cividis"]

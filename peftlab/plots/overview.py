@@ -17,8 +17,8 @@ from matplotlib.lines import Line2D
 from peftlab.errors import RecordError
 from peftlab.plots import page
 from peftlab.plots.page import Plot
-from peftlab.results.record import Record
-from peftlab.results.statistics import Place, summarise
+from peftlab.results.comparison.statistics import Place, summarise
+from peftlab.results.records.run import Record
 
 COUNTS = {
     "trainable": "parameters trained",
@@ -44,7 +44,7 @@ def overview(
         split: Split or transfer task.
         without: Labels of methods that are left out, such as ``majority``, whose distance would
             hide all differences.
-        floors: Noise floors, see :func:`peftlab.results.noise.floors`.
+        floors: Noise floors, see :func:`peftlab.results.comparison.noise.floors`.
 
     Returns:
         Rows in the order of what is trained. One panel of scores for each task: the mean over seeds

@@ -21,8 +21,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from peftlab.results.record import Record
-from peftlab.results.selection import cell_of
+from peftlab.results.comparison.selection import cell_of
+from peftlab.results.records.run import Record
 
 Theme = Literal["light", "dark"]
 THEMES: dict[Theme, dict[str, Any]] = {

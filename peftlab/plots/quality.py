@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from peftlab.errors import RecordError
 from peftlab.plots import page
 from peftlab.plots.page import Plot
-from peftlab.results.record import Record
-from peftlab.results.selection import cell_of, selected
-from peftlab.results.statistics import summarise
+from peftlab.results.comparison.selection import cell_of, selected
+from peftlab.results.comparison.statistics import summarise
+from peftlab.results.records.run import Record
 
 NAMES = {
     "trainable": "trainable parameters of the method",

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from peftlab.errors import RecordError
 from peftlab.plots import page
 from peftlab.plots.page import Plot
-from peftlab.results.record import Record
+from peftlab.results.records.run import Record
 
 
 def learning_curves(records: Sequence[Record]) -> Plot:

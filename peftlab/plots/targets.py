@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from peftlab.errors import RecordError
 from peftlab.plots import page
 from peftlab.plots.page import Plot
-from peftlab.results.costs import CostRecord
-from peftlab.results.record import Record
-from peftlab.results.selection import selected
-from peftlab.results.targets import UNITS, losses, price, target
+from peftlab.results.comparison.selection import selected
+from peftlab.results.comparison.targets import UNITS, losses, price, target
+from peftlab.results.records.costs import CostRecord
+from peftlab.results.records.run import Record
 
 WORDS = {"steps": "optimiser steps", "seconds": "seconds of training", "tflop": "TFLOP"}
 
@@ -85,7 +85,7 @@ def ratios_to_target(table: pd.DataFrame, unit: str = "seconds", baseline: str =
     """Draw what each method needs for an ever easier target, over what the baseline needs for it.
 
     Args:
-        table: Of :func:`peftlab.results.targets.reach_table`.
+        table: Of :func:`peftlab.results.comparison.targets.reach_table`.
         unit: ``"steps"``, ``"seconds"`` or ``"tflop"``.
         baseline: Its ratio is 1 and is drawn as a line.
 

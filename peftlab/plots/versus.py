@@ -13,8 +13,8 @@ from matplotlib.patches import Patch
 from peftlab.errors import RecordError
 from peftlab.plots import page
 from peftlab.plots.page import Plot
-from peftlab.results.record import Record
-from peftlab.results.statistics import Place, summarise
+from peftlab.results.comparison.statistics import Place, summarise
+from peftlab.results.records.run import Record
 
 
 def differences(
@@ -32,7 +32,7 @@ def differences(
         split: Split or transfer task.
         without: Labels of rows that are left out of the drawing, such as ``majority``, whose
             distance would hide all others; the table has them.
-        floors: Noise floors, see :func:`peftlab.results.noise.floors`; drawn as a band.
+        floors: Noise floors, see :func:`peftlab.results.comparison.noise.floors`; drawn as a band.
 
     Returns:
         One panel a task, one row a method, ordered by number of trainable parameters.

@@ -1,6 +1,8 @@
 """Records of runs: their schema, where they are kept, and the statistics of comparing them."""
 
-from peftlab.results.record import (
+from peftlab.results.comparison.selection import best_rate, selected
+from peftlab.results.comparison.statistics import Interval, bootstrap, difference, score, summarise
+from peftlab.results.records.run import (
     CurvePoint,
     EvaluationPoint,
     Git,
@@ -10,9 +12,7 @@ from peftlab.results.record import (
     Sizes,
     Tokens,
 )
-from peftlab.results.selection import best_rate, selected
-from peftlab.results.statistics import Interval, bootstrap, difference, score, summarise
-from peftlab.results.store import Store, bench_store, book_results, cost_store, frame
+from peftlab.results.records.store import Store, bench_store, book_results, cost_store, frame
 
 __all__ = [
     "CurvePoint",

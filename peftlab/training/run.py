@@ -19,7 +19,7 @@ from peftlab.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from peftlab.models import Model
-    from peftlab.results.record import CurvePoint, Record, RunSettings
+    from peftlab.results.records.run import CurvePoint, Record, RunSettings
 
 #: A record keeps at most this many points of a curve; longer ones are averaged in blocks.
 CURVE_POINTS = 250
@@ -77,7 +77,7 @@ def train(
         CheckpointError: The folder holds the checkpoint of another run.
     """
     from peftlab.models import summary
-    from peftlab.results.record import EvaluationPoint, Git, Parameters, Record, Sizes, Tokens
+    from peftlab.results.records.run import EvaluationPoint, Git, Parameters, Record, Sizes, Tokens
 
     task = joined(task or model.task)
     settings = settings_with(settings or TrainSettings(), changes)
@@ -160,7 +160,7 @@ def run_settings(
     model: Model, task: Task, settings: TrainSettings, transfer: Sequence[Task], label: str
 ) -> RunSettings:
     """Return what decides a run, as its record says it."""
-    from peftlab.results.record import RunSettings
+    from peftlab.results.records.run import RunSettings
 
     options = dict(model.options)
     if model.seed != settings.seed:
@@ -186,7 +186,7 @@ def run_settings(
 
 
 def _curve(trained: Trained) -> list[CurvePoint]:
-    from peftlab.results.record import CurvePoint
+    from peftlab.results.records.run import CurvePoint
 
     block = max(1, math.ceil(len(trained.losses) / CURVE_POINTS))
     points = []

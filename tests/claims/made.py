@@ -7,8 +7,8 @@ from pathlib import Path
 
 from peftlab import experiments
 from peftlab.claims import Evidence, Ledger
-from peftlab.results.record import Record, RunSettings
-from peftlab.results.store import Store
+from peftlab.results.records.run import Record, RunSettings
+from peftlab.results.records.store import Store
 from tests.results.made import record
 
 EXPERIMENT = """

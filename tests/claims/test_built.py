@@ -13,8 +13,8 @@ from peftlab import experiments
 from peftlab.claims import Finding, findings
 from peftlab.claims import chains as m
 from peftlab.errors import PeftlabError, RecordError
-from peftlab.results.record import Layers, Record, RunSettings
-from peftlab.results.store import Store
+from peftlab.results.records.run import Layers, Record, RunSettings
+from peftlab.results.records.store import Store
 from tests.claims.made import CLAIMS, made, read, write
 from tests.results.made import record
 

@@ -9,7 +9,7 @@ import pytest
 from peftlab.claims import Estimate
 from peftlab.claims import measures as m
 from peftlab.errors import RecordError
-from peftlab.results.targets import label_in
+from peftlab.results.comparison.targets import label_in
 from tests.results.made import SPEED, cost_record, curve_cost, curve_run, record
 
 

@@ -8,9 +8,9 @@ import torch
 from peftlab.costs import CostExperiment, Rounds, Sweep, measure, ways
 from peftlab.costs import measure as measuring
 from peftlab.errors import OutOfMemoryError, SettingsError
-from peftlab.results.cost_table import MEMORY, PARTS, cost_table, parts, text
-from peftlab.results.costs import Candidate, CostRecord, CostSettings
-from peftlab.results.store import cost_store
+from peftlab.results.comparison.cost_table import MEMORY, PARTS, cost_table, parts, text
+from peftlab.results.records.costs import Candidate, CostRecord, CostSettings
+from peftlab.results.records.store import cost_store
 from peftlab.timing import NoisyTiming, energy, quiet
 
 QUICK = Rounds(warmup=1, min_rounds=3, min_seconds=0, parts=2)

@@ -6,7 +6,7 @@ import pytest
 
 from peftlab.costs import CostExperiment
 from peftlab.errors import PeftlabError, SettingsError
-from peftlab.results.costs import CostSettings
+from peftlab.results.records.costs import CostSettings
 
 GOOD = """
 name = "small"

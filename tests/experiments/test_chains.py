@@ -19,8 +19,8 @@ from peftlab.experiments.earlier import used
 from peftlab.experiments.execute import LAYERS
 from peftlab.experiments.grid import Grid
 from peftlab.methods.focused import Selection
-from peftlab.results.record import Record
-from peftlab.results.store import Store
+from peftlab.results.records.run import Record
+from peftlab.results.records.store import Store
 from tests.experiments.test_grid import Stub, grid
 
 SIZES = {"train": 16, "dev": 8, "test": 8}

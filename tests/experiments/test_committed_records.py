@@ -10,9 +10,9 @@ from peftlab import experiments
 from peftlab.costs import CostExperiment
 from peftlab.encoders import load_encoder
 from peftlab.results import Store, bench_store, cost_store, selected, summarise
-from peftlab.results.cost_table import comparison
-from peftlab.results.costs import AGAIN
-from peftlab.results.record import Record
+from peftlab.results.comparison.cost_table import comparison
+from peftlab.results.records.costs import AGAIN
+from peftlab.results.records.run import Record
 
 BOOK = Path(__file__).parents[2] / "book"
 STORE = Store(BOOK / "results")

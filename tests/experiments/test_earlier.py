@@ -14,8 +14,8 @@ from peftlab.errors import NonFiniteLossError, UnknownNameError
 from peftlab.experiments import Experiment
 from peftlab.experiments.earlier import used
 from peftlab.experiments.grid import Grid
-from peftlab.results.statistics import summarise
-from peftlab.results.store import Store
+from peftlab.results.comparison.statistics import summarise
+from peftlab.results.records.store import Store
 from tests.experiments.test_grid import Stub, grid
 
 LANGUAGE = {"method": "madx-language", "learning_rate": 1e-3}

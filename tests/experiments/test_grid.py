@@ -18,8 +18,8 @@ from peftlab.errors import NonFiniteLossError, OutOfMemoryError, RecordError
 from peftlab.experiments import Experiment, read
 from peftlab.experiments.earlier import used
 from peftlab.experiments.grid import Grid
-from peftlab.results.record import Record
-from peftlab.results.store import Store
+from peftlab.results.records.run import Record
+from peftlab.results.records.store import Store
 from tests.conftest import WORDS
 from tests.results.made import record
 

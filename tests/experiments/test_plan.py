@@ -12,7 +12,7 @@ from peftlab.encoders import load_encoder
 from peftlab.errors import PeftlabError, SettingsError
 from peftlab.experiments import read
 from peftlab.experiments.plan import MAJORITY
-from peftlab.results.record import Record
+from peftlab.results.records.run import Record
 from tests.results.made import record
 
 BOOK = Path(__file__).parents[2] / "book" / "experiments"

@@ -6,8 +6,8 @@ import pytest
 
 from peftlab.errors import RecordError
 from peftlab.plots.choice import ranking
-from peftlab.results.choice import Choice, Option
-from peftlab.results.needs import AXES, Needs
+from peftlab.results.choice.needs import AXES, Needs
+from peftlab.results.choice.rule import Choice, Option
 from peftlab.timing.intervals import Ratio
 
 OPTIONS = (

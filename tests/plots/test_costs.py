@@ -6,7 +6,7 @@ import pytest
 
 from peftlab.errors import RecordError
 from peftlab.plots import costs
-from peftlab.results.cost_table import cost_table, parts, text
+from peftlab.results.comparison.cost_table import cost_table, parts, text
 from tests.results.made import METHODS, cost_record
 
 RECORDS = [cost_record(8), cost_record(32)]

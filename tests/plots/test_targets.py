@@ -6,8 +6,8 @@ import pytest
 
 from peftlab.errors import RecordError
 from peftlab.plots import ratios_to_target, validation_loss
-from peftlab.results.record import EvaluationPoint
-from peftlab.results.targets import reach_table
+from peftlab.results.comparison.targets import reach_table
+from peftlab.results.records.run import EvaluationPoint
 from tests.results.made import CURVES, curve_cost, curve_runs, record
 
 

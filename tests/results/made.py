@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from peftlab.results.costs import Candidate, CostRecord, CostSettings, Flops
-from peftlab.results.record import (
+from peftlab.results.records.costs import Candidate, CostRecord, CostSettings, Flops
+from peftlab.results.records.run import (
     CurvePoint,
     EvaluationPoint,
     Parameters,

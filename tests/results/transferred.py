@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from peftlab.results.record import Parameters, Record, Sizes, Tokens
+from peftlab.results.records.run import Parameters, Record, Sizes, Tokens
 from tests.results.made import settings
 
 ROWS = 200

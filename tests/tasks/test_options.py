@@ -11,7 +11,7 @@ import pytest
 
 import peftlab as pl
 from peftlab.experiments import Experiment, open_task
-from peftlab.results.record import RunSettings
+from peftlab.results.records.run import RunSettings
 from peftlab.tasks import catalog
 from peftlab.tasks.base import Task
 from peftlab.tasks.multi import MultiTask

@@ -17,7 +17,7 @@ from peftlab.experiments import Experiment
 from peftlab.experiments.grid import Grid
 from peftlab.methods.lora import LoRAPart
 from peftlab.models import add_task
-from peftlab.results.store import Store
+from peftlab.results.records.store import Store
 from peftlab.tasks.multi import Heads, MultiTask
 from peftlab.training import TrainSettings, batches, fit
 from peftlab.training.evaluation import encode

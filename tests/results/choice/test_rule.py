@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from peftlab.results.choice import Choice, choose
-from peftlab.results.costs import CostRecord, CostSettings
-from peftlab.results.needs import AXES, Needs
-from peftlab.results.record import CurvePoint, Record, Sizes
+from peftlab.results.choice.needs import AXES, Needs
+from peftlab.results.choice.rule import Choice, choose
+from peftlab.results.records.costs import CostRecord, CostSettings
+from peftlab.results.records.run import CurvePoint, Record, Sizes
 from tests.results.made import METHODS, candidate, record
 from tests.results.transferred import joint, transferred
 

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from peftlab.errors import RecordError
-from peftlab.results.record import Record
-from peftlab.results.statistics import (
+from peftlab.results.comparison.statistics import (
     RESAMPLES,
     Array,
     Interval,
@@ -27,7 +26,8 @@ from peftlab.results.statistics import (
     resampled,
     seed_interval,
 )
-from peftlab.results.zero_shot import JOINT, MAJORITY, Transfer, transfers
+from peftlab.results.records.run import Record
+from peftlab.results.transfer.zero_shot import JOINT, MAJORITY, Transfer, transfers
 
 if TYPE_CHECKING:
     from pandas import DataFrame

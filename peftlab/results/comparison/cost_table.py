@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from peftlab.results.costs import AGAIN, Candidate, CostRecord
+from peftlab.results.records.costs import AGAIN, Candidate, CostRecord
 from peftlab.timing.ceilings import Ceilings
 from peftlab.timing.compare import Comparison
 from peftlab.timing.intervals import significant

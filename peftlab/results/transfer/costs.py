@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from peftlab.errors import RecordError
-from peftlab.results.card import BYTES
-from peftlab.results.record import Record
-from peftlab.results.retention import summary
-from peftlab.results.selection import cell_of
-from peftlab.results.statistics import RESAMPLES
-from peftlab.results.store import processor
-from peftlab.results.zero_shot import Transfer, together, transfers
+from peftlab.results.comparison.card import BYTES
+from peftlab.results.comparison.selection import cell_of
+from peftlab.results.comparison.statistics import RESAMPLES
+from peftlab.results.records.run import Record
+from peftlab.results.records.store import processor
+from peftlab.results.transfer.retention import summary
+from peftlab.results.transfer.zero_shot import Transfer, together, transfers
 
 if TYPE_CHECKING:
     from pandas import DataFrame

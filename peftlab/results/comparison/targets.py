@@ -14,9 +14,9 @@ from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 from peftlab.errors import RecordError
-from peftlab.results.costs import CostRecord
-from peftlab.results.record import Record
-from peftlab.results.selection import cells, selected
+from peftlab.results.comparison.selection import cells, selected
+from peftlab.results.records.costs import CostRecord
+from peftlab.results.records.run import Record
 
 if TYPE_CHECKING:
     from pandas import DataFrame

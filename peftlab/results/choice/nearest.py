@@ -13,15 +13,15 @@ from statistics import fmean, median
 from typing import NamedTuple
 
 from peftlab.errors import RecordError
-from peftlab.results import retention
-from peftlab.results.cost_table import comparison, is_tie
-from peftlab.results.costs import CostRecord
-from peftlab.results.needs import AXES, Axis, Needs
-from peftlab.results.record import Parameters, Record
-from peftlab.results.selection import cell_of, cells, selected
-from peftlab.results.statistics import Interval, pair, paired, trains_nothing
-from peftlab.results.targets import label_in
-from peftlab.results.zero_shot import Transfer, transfers
+from peftlab.results.choice.needs import AXES, Axis, Needs
+from peftlab.results.comparison.cost_table import comparison, is_tie
+from peftlab.results.comparison.selection import cell_of, cells, selected
+from peftlab.results.comparison.statistics import Interval, pair, paired, trains_nothing
+from peftlab.results.comparison.targets import label_in
+from peftlab.results.records.costs import CostRecord
+from peftlab.results.records.run import Parameters, Record
+from peftlab.results.transfer import retention
+from peftlab.results.transfer.zero_shot import Transfer, transfers
 from peftlab.timing.intervals import Ratio
 
 BASELINE = "full"

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from peftlab.errors import RecordError
 from peftlab.files import replacing
-from peftlab.results.benches import BenchRecord
-from peftlab.results.costs import CostRecord
-from peftlab.results.record import Kept, Record
+from peftlab.results.records.benches import BenchRecord
+from peftlab.results.records.costs import CostRecord
+from peftlab.results.records.run import Kept, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from peftlab.errors import RecordError
-from peftlab.results import languages, statistics
-from peftlab.results.language_costs import budgets, language_adapters, trade_off
-from peftlab.results.retention import averages, difference, summary
-from peftlab.results.zero_shot import by_language, table, transfers
+from peftlab.results.comparison import statistics
+from peftlab.results.transfer import languages
+from peftlab.results.transfer.costs import budgets, language_adapters, trade_off
+from peftlab.results.transfer.retention import averages, difference, summary
+from peftlab.results.transfer.zero_shot import by_language, table, transfers
 from peftlab.tasks.catalog import ROWS as CATALOG
 from peftlab.tasks.catalog.dataset import ANY
 from tests.results.transferred import experiment, joint, language_run, transferred

@@ -2,7 +2,7 @@
 
 A record says what was asked for (settings), what came out (metrics, curve, seconds) and where
 (machine, versions, commit). It is checked when it is made and when it is read. This file knows
-neither training nor where records are kept; that is :mod:`peftlab.results.store`.
+neither training nor where records are kept; that is :mod:`peftlab.results.records.store`.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peftlab.errors import RecordError
-from peftlab.results.record import Record
-from peftlab.results.selection import Cell, cells, selected
+from peftlab.results.comparison.selection import Cell, cells, selected
+from peftlab.results.records.run import Record
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -280,8 +280,8 @@ def summarise(
         records: Of an experiment, all rates and seeds; the selected runs are kept.
         baseline: Label of the method to compare with; a cell without it has no difference.
         split: Split or transfer task; runs without it are left out.
-        floors: Noise floors, see :func:`peftlab.results.noise.floors`: a difference that is no
-            larger than the floor of its place is a tie, whatever its interval says.
+        floors: Noise floors, see :func:`peftlab.results.comparison.noise.floors`: a difference that
+            is no larger than the floor of its place is a tie, whatever its interval says.
 
     Returns:
         Columns ``encoder, random_weights, task, method, trainable, stored, inference, metric,

@@ -7,8 +7,8 @@ import math
 import pytest
 
 from peftlab.errors import RecordError
-from peftlab.results.record import EvaluationPoint
-from peftlab.results.targets import reach_table, reached, stop_table, stopped, target
+from peftlab.results.comparison.targets import reach_table, reached, stop_table, stopped, target
+from peftlab.results.records.run import EvaluationPoint
 from tests.results.made import CURVES, SPEED, cost_record, curve_cost, curve_run, curve_runs, record
 
 

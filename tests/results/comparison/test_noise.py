@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from peftlab.errors import RecordError
-from peftlab.results.noise import floors, noise
-from peftlab.results.statistics import summarise
+from peftlab.results.comparison.noise import floors, noise
+from peftlab.results.comparison.statistics import summarise
 from tests.results.made import record
 
 

@@ -22,7 +22,7 @@ from pydantic import (
 )
 from pydantic import model_validator as checked
 
-from peftlab.results.record import Git, Kept, Parameters, RunId, Strict, now
+from peftlab.results.records.run import Git, Kept, Parameters, RunId, Strict, now
 
 Mode = Literal["train", "inference", "capacity"]
 FULL = "full"

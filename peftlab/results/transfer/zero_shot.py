@@ -2,7 +2,7 @@
 
 A *transfer* is a method on one task: trained and selected in the source language, scored in the
 target languages with no labelled row of them. Rows come from here; what may be said of them is in
-:mod:`peftlab.results.retention`.
+:mod:`peftlab.results.transfer.retention`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from peftlab.errors import RecordError
-from peftlab.results import languages, statistics
-from peftlab.results.record import Record
-from peftlab.results.selection import cells, selected
-from peftlab.results.statistics import Array, Interval
+from peftlab.results.comparison import statistics
+from peftlab.results.comparison.selection import cells, selected
+from peftlab.results.comparison.statistics import Array, Interval
+from peftlab.results.records.run import Record
+from peftlab.results.transfer import languages
 
 if TYPE_CHECKING:
     from pandas import DataFrame

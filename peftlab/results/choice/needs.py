@@ -1,4 +1,4 @@
-"""What a reader has and wants, for whom :mod:`peftlab.results.choice` ranks methods."""
+"""What a reader has and wants, for whom :mod:`peftlab.results.choice.rule` ranks methods."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from peftlab.results.record import Strict
+from peftlab.results.records.run import Strict
 
 Axis = Literal["time", "memory", "storage", "latency"]
 AXES: tuple[Axis, ...] = ("time", "memory", "storage", "latency")

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from peftlab.results.record import Record
+from peftlab.results.records.run import Record
 
 
 class Cell(NamedTuple):

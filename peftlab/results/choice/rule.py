@@ -10,7 +10,7 @@
    them apart.
 3. *No record, no rank.* A method that was not scored or not measured is listed without one.
 
-Where the records come from is :mod:`peftlab.results.nearest`.
+Where the records come from is :mod:`peftlab.results.choice.nearest`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from peftlab.results.costs import CostRecord
-from peftlab.results.nearest import BASELINE, Costs, Scored, scores
-from peftlab.results.needs import AXES, Axis, Needs
-from peftlab.results.record import Record
-from peftlab.results.statistics import Interval
-from peftlab.results.zero_shot import JOINT
+from peftlab.results.choice.nearest import BASELINE, Costs, Scored, scores
+from peftlab.results.choice.needs import AXES, Axis, Needs
+from peftlab.results.comparison.statistics import Interval
+from peftlab.results.records.costs import CostRecord
+from peftlab.results.records.run import Record
+from peftlab.results.transfer.zero_shot import JOINT
 from peftlab.timing.intervals import Ratio
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from peftlab.results.card import FORWARD, MEMORY, NOTHING, STEP, card
-from peftlab.results.statistics import summarise
+from peftlab.results.comparison.card import FORWARD, MEMORY, NOTHING, STEP, card
+from peftlab.results.comparison.statistics import summarise
 from tests.results.made import cost_record, grid
 
 

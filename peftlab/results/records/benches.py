@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import AwareDatetime, Field, JsonValue, NonNegativeFloat, PositiveInt
 from pydantic import model_validator as checked
 
-from peftlab.results.record import Git, Kept, RunId, Strict, now
+from peftlab.results.records.run import Git, Kept, RunId, Strict, now
 
 
 class Row(Strict):

@@ -4,7 +4,7 @@ from scipy.stats import t
 
 from peftlab.errors import RecordError
 from peftlab.results import bootstrap, difference, score, summarise
-from peftlab.results.statistics import Interval, seed_interval
+from peftlab.results.comparison.statistics import Interval, seed_interval
 from tests.results.made import grid, record
 
 

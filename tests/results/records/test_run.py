@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from peftlab.errors import RecordError
-from peftlab.results.record import Record, RunSettings
+from peftlab.results.records.run import Record, RunSettings
 from tests.results.made import record, settings
 
 

@@ -1,8 +1,8 @@
 """The noise floor: how far apart groups of runs are that differ in nothing but the seed.
 
 An A/A comparison of training. Every difference that it finds is noise, so it says which
-differences mean nothing, and whether the intervals of :mod:`peftlab.results.statistics` keep what
-they promise.
+differences mean nothing, and whether the intervals of
+:mod:`peftlab.results.comparison.statistics` keep what they promise.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from peftlab.errors import RecordError
-from peftlab.results.record import Record
-from peftlab.results.selection import cells
-from peftlab.results.statistics import Level, Place, paired, place
+from peftlab.results.comparison.selection import cells
+from peftlab.results.comparison.statistics import Level, Place, paired, place
+from peftlab.results.records.run import Record
 
 #: (z₀.₉₇₅ + z₀.₈) / z₀.₉₇₅: from the half-width of a 95 % interval to the difference that is seen
 #: with a probability of 0.8 (Cohen, 1988, Statistical power analysis, chapter 2).

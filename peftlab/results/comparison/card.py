@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from peftlab.results.cost_table import comparison, is_tie
-from peftlab.results.costs import CostRecord
-from peftlab.results.record import Record
-from peftlab.results.statistics import Place, summarise
+from peftlab.results.comparison.cost_table import comparison, is_tie
+from peftlab.results.comparison.statistics import Place, summarise
+from peftlab.results.records.costs import CostRecord
+from peftlab.results.records.run import Record
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -42,7 +42,7 @@ def card(
         baseline: Label of the method to compare with.
         costs: Records of cost; of each encoder and processor the largest cell counts, and for a
             forward pass a single text, too.
-        floors: Noise floors, see :func:`peftlab.results.noise.floors`.
+        floors: Noise floors, see :func:`peftlab.results.comparison.noise.floors`.
 
     Returns:
         One row a property: ``property``, ``on`` (the task and encoder), and one column for each of

@@ -1,0 +1,1 @@
+"""Methods against each other: selection of rates, statistics, noise, targets, costs, cards."""

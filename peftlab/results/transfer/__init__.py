@@ -1,0 +1,1 @@
+"""Trained in one language, tested in others: scores, retention, and what a language costs."""
