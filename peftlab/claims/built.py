@@ -23,20 +23,24 @@ from peftlab.results.records.run import Record
 Counted = Literal["none", "same task", "all"]
 
 
-class TimeRatio(Trained):
-    """Training time over that of another method, with that of the runs it builds on.
+class TrainingRatio(Trained):
+    """What training has cost over another method's, with the runs that both build on.
 
     Attributes:
-        earlier: Whose time counts: ``"all"`` runs that come before, or those on the ``"same task"``
+        of: ``"seconds"``, ``"flops"`` (closed form) or ``"trainer flops"`` (by the convention of
+            ``Trainer``).
+        earlier: Whose cost counts: ``"all"`` runs that come before, or those on the ``"same task"``
             only, where the others are there already.
     """
 
-    measure: Literal["time ratio"]
+    measure: Literal["training ratio"]
+    of: chains.Unit
     earlier: Counted = "all"
 
     def _estimate(self, evidence: Evidence, ours: list[Record], theirs: list[Record]) -> Estimate:
         counts = counted(self.earlier, ours[0].settings.task)
-        return chains.path_ratio(ours, theirs, evidence.records(self.experiment), counts)
+        records = evidence.records(self.experiment)
+        return chains.path_ratio(ours, theirs, records, counts, self.of)
 
 
 class AddedTask(OfExperiment):

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from itertools import combinations
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from peftlab.claims.measures import Runs, part, seed_ratio
 from peftlab.claims.region import Estimate
@@ -18,12 +18,19 @@ from peftlab.experiments.earlier import USES, used
 from peftlab.results.comparison.statistics import paired, seed_interval
 from peftlab.results.records.run import Record
 
-#: Says of an earlier run whether its time counts.
+#: Says of an earlier run whether its cost counts.
 Counts = Callable[[Record], bool]
+Unit = Literal["seconds", "flops", "trainer flops"]
 
 
-def path_ratio(ours: Runs, theirs: Runs, records: Mapping[str, Record], counts: Counts) -> Estimate:
-    """Return the training time of runs over that of others, earlier runs included.
+def path_ratio(
+    ours: Runs,
+    theirs: Runs,
+    records: Mapping[str, Record],
+    counts: Counts,
+    unit: Unit = "seconds",
+) -> Estimate:
+    """Return what training has cost over what that of others has, earlier runs included.
 
     What several runs build on counts for each of them.
 
@@ -31,20 +38,26 @@ def path_ratio(ours: Runs, theirs: Runs, records: Mapping[str, Record], counts: 
         ours: Runs of a cell.
         theirs: Of another cell.
         records: All of the experiment, by id.
-        counts: Says of an earlier run whether its time counts.
+        counts: Says of an earlier run whether its cost counts.
+        unit: Seconds of training, or its FLOPs: in closed form or as ``Trainer`` counts.
 
     Returns:
         The geometric mean over seeds, with Student's interval of the logarithms.
     """
-    times = [{r.settings.seed: path_seconds(r, records, counts) for r in x} for x in (ours, theirs)]
-    return seed_ratio(*times)
+    costs = [
+        {r.settings.seed: path_cost(r, records, counts, unit) for r in runs}
+        for runs in (ours, theirs)
+    ]
+    return seed_ratio(*costs)
 
 
-def path_seconds(run: Record, records: Mapping[str, Record], counts: Counts) -> float:
-    """Return the seconds of training of a run and of the earlier runs that count, each once.
+def path_cost(
+    run: Record, records: Mapping[str, Record], counts: Counts, unit: Unit = "seconds"
+) -> float:
+    """Return the cost of training a run and the earlier runs that count, each once.
 
     Raises:
-        RecordError: An earlier run is not recorded.
+        RecordError: An earlier run is not recorded, or the FLOPs of one were not counted.
     """
     earlier: dict[str, Record] = {}
     waiting = [*used(run.settings)]
@@ -59,7 +72,21 @@ def path_seconds(run: Record, records: Mapping[str, Record], counts: Counts) -> 
             earlier[each] = records[each]
             waiting += used(records[each].settings)
     counted = [r for r in earlier.values() if counts(r)]
-    return math.fsum(r.seconds["train"] for r in (run, *counted))
+    return math.fsum(_cost(r, unit) for r in (run, *counted))
+
+
+def _cost(run: Record, unit: Unit) -> float:
+    if unit == "seconds":
+        return run.seconds["train"]
+    found = None
+    if run.flops is not None:
+        found = run.flops.closed_form if unit == "flops" else run.flops.hugging_face
+    if found is None:
+        raise RecordError(
+            f"The record {run.id} of {run.experiment!r} does not say how many FLOPs its training "
+            "took: delete it and run the experiment again."
+        )
+    return found
 
 
 def forgetting(runs: Runs, records: Mapping[str, Record], task: str, metric: str) -> Estimate:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from peftlab.claims.built import AddedTask, SelectedLayers, TimeRatio
+from peftlab.claims.built import AddedTask, SelectedLayers, TrainingRatio
 from peftlab.claims.evidence import Evidence
 from peftlab.claims.priced import Count, StepRatio
 from peftlab.claims.trained import Joint, RunRatio, ScoreDifference, SizeRatio
@@ -24,7 +24,7 @@ Check = Annotated[
     ScoreDifference
     | SizeRatio
     | RunRatio
-    | TimeRatio
+    | TrainingRatio
     | Joint
     | AddedTask
     | SelectedLayers

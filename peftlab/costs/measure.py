@@ -39,6 +39,7 @@ from peftlab.timing.ceilings import ceilings
 from peftlab.timing.clock import clock
 from peftlab.timing.marks import Marks
 from peftlab.training.precision import has_bf16
+from peftlab.training.workload import attention_kernel
 
 SEED = 0
 
@@ -285,8 +286,7 @@ def _flops(settings: CostSettings, run: Pass, *, merged: bool) -> Flops:
         settings.length,
         head=cast(Head, model.head),
         training=training,
-        # on a CPU attention with dropout is two products; a GPU has a kernel for it
-        kernel="fused" if settings.device == "cuda" and settings.attention == "sdpa" else "math",
+        kernel=attention_kernel(model),
     )
     return Flops(
         counted_forward=counted.forward,

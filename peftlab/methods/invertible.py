@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from peftlab.methods.work import EMBEDDINGS
 
 if TYPE_CHECKING:
     from peftlab.encoders import Anatomy, Encoder
-    from peftlab.methods.work import Sketch
+    from peftlab.methods.work import Sketch, States, Tape
 
 
 class Coupling(Part):
@@ -53,6 +53,13 @@ class Coupling(Part):
         y1, y2 = y.split(self.halves, -1)
         x2 = y2 - self.G(y1)
         return torch.cat([y1 - self.F(x2), x2], -1)
+
+    def undone(self, tape: Tape, y: States) -> States:
+        """Note the products of :meth:`inverse`: those of G, then those of F."""
+        for linear in (self.G[0], self.G[2], self.F[0], self.F[2]):
+            weight = cast(Tensor, linear.weight)
+            y = tape.linear(y, weight.numel(), weight.requires_grad)
+        return y
 
 
 def _network(d_in: int, width: int, d_out: int, function: str) -> nn.Sequential:

@@ -215,6 +215,7 @@ def work(
     length: int,
     *,
     head: WithProducts | None = None,
+    asked: int | None = None,
     training: bool = True,
     kernel: Kernel = "math",
 ) -> Work:
@@ -229,6 +230,7 @@ def work(
         batch: Texts.
         length: Tokens of each, padding included.
         head: For example ``model.head``.
+        asked: States that the head maps in all, such as those of hidden pieces; by default all.
         training: Whether there is a backward pass. Without one the method is the flat one, as it is
             served.
         kernel: How attention is computed: ``"math"``, as two products (eager; on a CPU always with
@@ -244,7 +246,8 @@ def work(
             drawn.products(sketch)
         output = sketch.run(tape, batch, length, kernel)
         if head is not None:
-            head.products(tape, output)
+            read = output if asked is None else replace(output, texts=1, length=asked)
+            head.products(tape, read)
         return Work(*map(sum, zip(*tape, strict=True)))
 
     if not training:

@@ -16,6 +16,7 @@ from peftlab.tasks.heads import IGNORED, Batch, Head
 
 if TYPE_CHECKING:
     from peftlab.encoders import Encoder
+    from peftlab.methods.work import States, Tape
 
 #: Pieces that are scored at a time: each has a logit for every word of the vocabulary.
 CHUNK = 256
@@ -44,6 +45,7 @@ class LanguageModelHead(Head):
     """
 
     kind = "language-model"
+    labelled_only = True
 
     def __init__(self, hidden_size: int, *, trained: bool | None = None) -> None:
         super().__init__()
@@ -104,6 +106,14 @@ class LanguageModelHead(Head):
         labels = batch["labels"][batch["labels"] != IGNORED]
         total = F.cross_entropy(logits.float(), labels, reduction="sum")
         return total / max(1, len(labels))
+
+    def products(self, tape: Tape, x: States) -> None:
+        """Note the maps of x: the states of hidden pieces, as no others are mapped in training."""
+        embeddings: Any = self._embeddings()
+        x = tape.linear(x, self.dense.weight.numel(), self.dense.weight.requires_grad)
+        if hasattr(embeddings, "inverse"):
+            x = embeddings.undone(tape, x)
+        tape.linear(x, self._words().numel(), self._words().requires_grad)
 
     def logits(self, states: Tensor) -> Tensor:
         """Map states [..., d] to logits [..., V]."""

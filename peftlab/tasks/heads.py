@@ -58,6 +58,8 @@ class Head(nn.Module, ABC):
     """
 
     kind: ClassVar[str]
+    #: Whether it maps, in training, only the states of tokens that have a label.
+    labelled_only: ClassVar[bool] = False
     settings: dict[str, Any]
 
     def bind(self, encoder: Encoder) -> None:
@@ -76,11 +78,11 @@ class Head(nn.Module, ABC):
         """Note the matrix products over an encoder's output: see :mod:`peftlab.methods.work`.
 
         Raises:
-            SettingsError: They depend on more than sizes.
+            SettingsError: They have no closed form.
         """
         raise SettingsError(
-            f"The matrix products of a {self.kind} head have no closed form, because they depend "
-            "on the labels: count them with peftlab.timing.flops.count."
+            f"The matrix products of a {self.kind} head have no closed form: count them with "
+            "peftlab.timing.flops.count."
         )
 
 

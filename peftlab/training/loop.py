@@ -22,7 +22,7 @@ from peftlab.tasks.base import Feature, Task
 from peftlab.tasks.multi import MultiTask, joined
 from peftlab.timing.capacity import out_of_memory, release
 from peftlab.timing.phases import Phases
-from peftlab.training import batches, state
+from peftlab.training import batches, state, workload
 from peftlab.training.evaluation import encode, pad_token, scored
 from peftlab.training.mixture import Mixture
 from peftlab.training.precision import Resolved, autocast, resolve
@@ -45,6 +45,7 @@ class Trained:
         evaluations: Step, epoch and metrics of every evaluation on the development split.
         best_step: Step whose weights the model now has (if ``keep_best``).
         tokens: Tokens trained on: ``real``, and ``padded`` with padding counted.
+        flops: Of all training steps: see :func:`peftlab.training.workload.total`.
         earlier: Seconds by phase that earlier, interrupted attempts took.
     """
 
@@ -55,6 +56,7 @@ class Trained:
     evaluations: list[dict[str, Any]]
     best_step: int
     tokens: dict[str, int]
+    flops: int | None
     earlier: dict[str, float]
 
 
@@ -259,6 +261,7 @@ class _Run:
             evaluations=progress.evaluations,
             best_step=progress.best_step if settings.keep_best else progress.step,
             tokens=progress.tokens,
+            flops=workload.total(self.model, progress),
             earlier=self.earlier,
         )
 
@@ -325,6 +328,7 @@ class _Run:
         real, padded = batches.token_counts(features, [range(len(features))])
         self.progress.tokens["real"] += real
         self.progress.tokens["padded"] += padded
+        workload.note(self.progress, self.model, batch)
         with autocast(self.precision, self.model.device):
             loss = (self.model(batch).loss + penalty(self.penalised)) * share
         loss.backward()

@@ -19,7 +19,7 @@ from peftlab.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from peftlab.models import Model
-    from peftlab.results.records.run import CurvePoint, Record, RunSettings
+    from peftlab.results.records.run import CurvePoint, Record, RunSettings, TrainingFlops
 
 #: A record keeps at most this many points of a curve; longer ones are averaged in blocks.
 CURVE_POINTS = 250
@@ -131,6 +131,7 @@ def train(
         best_step=trained.best_step,
         seconds=added(trained.earlier, clock.seconds()),
         tokens=Tokens(**trained.tokens),
+        flops=_flops(model, trained),
         device=cast(Any, model.device.type),
         precision=trained.precision,
         machine=machine.describe(),
@@ -183,6 +184,14 @@ def run_settings(
         training=settings.as_dict(),
         transfer=[other.name for other in transfer],
     )
+
+
+def _flops(model: Model, trained: Trained) -> TrainingFlops:
+    from peftlab.results.records.run import TrainingFlops
+    from peftlab.timing.flops import hf_total_flos
+
+    tokens = trained.tokens["padded"]
+    return TrainingFlops(closed_form=trained.flops, hugging_face=hf_total_flos(model, tokens))
 
 
 def _curve(trained: Trained) -> list[CurvePoint]:

@@ -35,6 +35,8 @@ class Progress:
         best_score: Its main metric.
         stale: Evaluations since the best one.
         tokens: Tokens trained on so far, without padding, and with it.
+        shapes: Batches of each shape so far, see :mod:`peftlab.training.workload`.
+        labelled: Tokens with a label by task, where the head maps no others.
         seconds: Time of earlier attempts by phase.
     """
 
@@ -45,6 +47,8 @@ class Progress:
     best_score: float = float("-inf")
     stale: int = 0
     tokens: dict[str, int] = field(default_factory=lambda: {"real": 0, "padded": 0})
+    shapes: dict[str, int] = field(default_factory=dict)
+    labelled: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
 

@@ -148,8 +148,8 @@ def test_a_run_before_that_is_not_recorded_is_named(tmp_path):
 
 def test_time_with_all_that_came_before(tmp_path):
     text = (
-        'measure = "time ratio", tasks = ["glue/sst2"], methods = ["continue"], against = "alone", '
-        'claimed = { above = 1 }, earlier = "{}"'
+        'measure = "training ratio", of = "seconds", tasks = ["glue/sst2"], '
+        'methods = ["continue"], against = "alone", claimed = { above = 1 }, earlier = "{}"'
     )
     expected = {"all": 102 / 4, "none": 2 / 4, "same task": 2 / 4}
     for earlier, ratio in expected.items():
@@ -162,10 +162,24 @@ def test_a_path_counts_every_run_once():
     second = built(first.id, 5.0)
     third = built(second.id, 3.0, first.id)
     there = {r.id: r for r in (first, second)}
-    assert m.path_seconds(third, there, lambda run: True) == 15
-    assert m.path_seconds(third, there, lambda run: run is second) == 8
+    assert m.path_cost(third, there, lambda run: True) == 15
+    assert m.path_cost(third, there, lambda run: run is second) == 8
     with pytest.raises(RecordError, match="is not recorded"):
-        m.path_seconds(third, {second.id: second}, lambda run: True)
+        m.path_cost(third, {second.id: second}, lambda run: True)
+
+
+def test_a_path_in_flops_by_either_convention():
+    def flops(run: Record, closed_form: int | None) -> Record:
+        return run.replaced(flops={"closed_form": closed_form, "hugging_face": 100})
+
+    first = flops(record("first"), 7)
+    second = flops(built(first.id, 5.0), 3)
+    there = {first.id: first}
+    assert m.path_cost(second, there, lambda run: True, "flops") == 10
+    assert m.path_cost(second, there, lambda run: True, "trainer flops") == 200
+    for without in (flops(second, None), built(first.id, 5.0)):
+        with pytest.raises(RecordError, match="does not say how many FLOPs"):
+            m.path_cost(without, there, lambda run: True, "flops")
 
 
 def built(start: str, time: float, also: str | None = None) -> Record:

@@ -12,8 +12,7 @@ from peftlab import methods
 from peftlab.encoders import Encoder, encoder_from, shape
 from peftlab.errors import SettingsError
 from peftlab.methods.work import Work, work
-from peftlab.tasks.decoder import LanguageModelHead
-from peftlab.tasks.heads import HEADS
+from peftlab.tasks.heads import HEADS, Head
 from peftlab.timing.flops import Flops, count
 from tests.conftest import tiny_backbone
 
@@ -142,11 +141,18 @@ def test_heads(make_encoder, batch, kind, layers):
     assert count(step) == Flops(closed.forward, closed.backward)
 
 
-def test_a_head_that_depends_on_labels_is_refused(make_encoder):
-    anatomy = make_encoder().anatomy
-    head = LanguageModelHead(anatomy.hidden_size)
-    with pytest.raises(SettingsError, match="language-model head have no closed form.*count them"):
-        work(anatomy, None, TEXTS, LENGTH, head=head)
+def test_a_head_without_a_closed_form_is_refused(make_encoder):
+    class Own(Head):
+        kind = "own"
+
+        def forward(self, hidden, batch):
+            return hidden
+
+        def loss(self, logits, batch):
+            return logits.sum()
+
+    with pytest.raises(SettingsError, match="own head have no closed form: count them"):
+        work(make_encoder().anatomy, None, TEXTS, LENGTH, head=Own())
 
 
 @pytest.mark.gpu

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from peftlab.encoders import Encoder
 from peftlab.methods.sites.site import Site, hook
+
+if TYPE_CHECKING:
+    from peftlab.methods.work import States, Tape
 
 
 class EmbeddingSite(Site):
@@ -73,6 +76,13 @@ class EmbeddingSite(Site):
             if hasattr(part, "inverse"):
                 vectors = cast(Any, part).inverse(vectors)
         return vectors
+
+    def undone(self, tape: Tape, x: States) -> States:
+        """Note the products of :meth:`inverse`."""
+        for part in reversed(list(self.states.values())):
+            if hasattr(part, "undone"):
+                x = cast(Any, part).undone(tape, x)
+        return x
 
     def lengthen(
         self, backbone: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -192,6 +192,20 @@ class Tokens(Strict):
     padded: NonNegativeInt
 
 
+class TrainingFlops(Strict):
+    """FLOPs of all training steps of a run, by two conventions.
+
+    Attributes:
+        closed_form: What the matrix products of forward and backward pass are, frozen parts as such
+            (:func:`peftlab.training.workload.total`); None for a head of the reader's own.
+        hugging_face: By the convention of ``Trainer``'s ``total_flos``, which does not know what is
+            frozen (:func:`peftlab.timing.flops.hf_total_flos`).
+    """
+
+    closed_form: NonNegativeInt | None
+    hugging_face: NonNegativeInt
+
+
 class Git(Strict):
     """The commit that peftlab ran from and whether files differed from it; None if not in git."""
 
@@ -267,6 +281,7 @@ class Record(Kept):
         earlier: Whether the run is only there for others to build on: no table of results has it.
         seconds: Phase → seconds, and ``"total"``, which they add up to.
         tokens: Seen in training.
+        flops: Of its training; None in records that are older than the count.
         device: ``"cpu"`` or ``"cuda"``.
         precision: ``"fp32"`` or ``"bf16"``: what ``"auto"`` became.
         machine: See :func:`peftlab.timing.machine.describe`.
@@ -293,6 +308,7 @@ class Record(Kept):
     earlier: bool = False
     seconds: dict[str, NonNegativeFloat] = {}
     tokens: Tokens | None = None
+    flops: TrainingFlops | None = None
     device: Literal["cpu", "cuda", "mps"] | None = None
     precision: Literal["fp32", "bf16"] | None = None
     machine: dict[str, JsonValue] = {}
