@@ -2,8 +2,9 @@
 
 1. *Scores.* The experiment whose training rows are nearest to the reader's, all its tasks of that
    size. A method stays unless it is shown to be worse than the best on one of them: the whole 95 %
-   interval of the paired difference lies below minus a margin. For several languages the score is
-   the mean over those that the model was not trained in.
+   interval of the paired difference lies below minus a margin, and the difference is larger than
+   what training again does, where that is recorded. For several languages the score is the mean
+   over those that the model was not trained in.
 2. *Costs.* What stays is ordered by what hurts most, as ratios to full fine-tuning in the nearest
    measured cells. A method ties with the first of its group if their intervals overlap or the
    ratios differ by less than :data:`SAME`; ties share a rank unless the next thing that hurts tells
@@ -16,14 +17,14 @@ Where the records come from is :mod:`peftlab.results.choice.nearest`.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from peftlab.results.choice.nearest import BASELINE, Costs, Scored, scores
 from peftlab.results.choice.needs import AXES, Axis, Needs
-from peftlab.results.comparison.statistics import Interval
+from peftlab.results.comparison.statistics import Interval, Place, place
 from peftlab.results.records.costs import CostRecord
 from peftlab.results.records.run import Record
 from peftlab.results.transfer.zero_shot import JOINT
@@ -107,7 +108,11 @@ class Choice:
 
 
 def choose(
-    records: Iterable[Record], costs: Iterable[CostRecord], needs: Needs, margin: float = 0.02
+    records: Iterable[Record],
+    costs: Iterable[CostRecord],
+    needs: Needs,
+    margin: float = 0.02,
+    floors: Mapping[Place, float] | None = None,
 ) -> Choice:
     """Rank the methods for some needs; see the rule at the top of this file.
 
@@ -116,6 +121,8 @@ def choose(
         costs: Measured cells of training and inference.
         needs: The reader's.
         margin: A method that is worse by no more than this is as good.
+        floors: See :func:`peftlab.results.comparison.noise.floors`: a difference that is no larger
+            than the floor of its place is none.
     """
     found = scores(records, needs)
     if found is None:
@@ -123,8 +130,11 @@ def choose(
     where, tasks = found
     differences: dict[str, dict[str, Interval]] = defaultdict(dict)
     methods: dict[str, Scored] = {}
+    noise: dict[str, float] = {}
     for task, there in tasks.items():
         best = max(there, key=lambda each: each.mean)
+        if floors and not best.transfer:
+            noise[task] = floors.get(place(best.runs[0]), 0.0)
         for each in there:
             differences[each.method][task] = each.minus(best)
             methods.setdefault(each.method, each)
@@ -141,7 +151,7 @@ def choose(
             methods[BASELINE + JOINT] = methods[BASELINE]
             options.append(Option(BASELINE + JOINT))
         options = [_priced(option, methods[option.method].runs, cost) for option in options]
-    return Choice(needs, words, measured, tuple(_ranked(options, needs, margin)))
+    return Choice(needs, words, measured, tuple(_ranked(options, needs, margin, noise)))
 
 
 def _priced(option: Option, runs: Sequence[Record], cost: Costs) -> Option:
@@ -150,9 +160,11 @@ def _priced(option: Option, runs: Sequence[Record], cost: Costs) -> Option:
     return replace(option, ratios=cost.ratios(runs, shared), megabytes=megabytes)
 
 
-def _ranked(options: Sequence[Option], needs: Needs, margin: float) -> list[Option]:
+def _ranked(
+    options: Sequence[Option], needs: Needs, margin: float, noise: Mapping[str, float]
+) -> list[Option]:
     """Return the options in their order, with ranks or the reason why there is none."""
-    judged = [replace(option, why=_why(option, needs, margin)) for option in options]
+    judged = [replace(option, why=_why(option, needs, margin, noise)) for option in options]
     groups = [[option for option in judged if not option.why]]
     for axis in needs.hurts:
         groups = [part for group in groups for part in _split(group, axis)]
@@ -163,8 +175,12 @@ def _ranked(options: Sequence[Option], needs: Needs, margin: float) -> list[Opti
     return done + sorted((o for o in judged if o.why), key=lambda o: (o.why, o.method))
 
 
-def _why(option: Option, needs: Needs, margin: float) -> str:
-    worse = [name for name, found in option.scores.items() if found.high < -margin]
+def _why(option: Option, needs: Needs, margin: float, noise: Mapping[str, float]) -> str:
+    worse = [
+        name
+        for name, found in option.scores.items()
+        if found.high < -margin and -found.estimate > noise.get(name, 0.0)
+    ]
     if worse:
         return f"worse than the best on {', '.join(worse)}"
     missing: list[str] = [] if option.scores else ["score"]

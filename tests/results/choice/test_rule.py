@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from peftlab.results.choice.needs import AXES, Needs
 from peftlab.results.choice.rule import Choice, choose
+from peftlab.results.comparison.statistics import place
 from peftlab.results.records.costs import CostRecord, CostSettings
 from peftlab.results.records.run import CurvePoint, Record, Sizes
 from tests.results.made import METHODS, candidate, record
@@ -94,6 +95,16 @@ def test_worse_means_that_the_whole_interval_is_below_the_margin() -> None:
     assert found.high < -0.02
     between = -found.high / 2 - found.estimate / 2  # the estimate is below, the interval is not
     assert ranks(choose(records, [], Needs(rows=100, hurts=[]), margin=between))["lora"] == 1
+
+
+def test_a_difference_inside_the_noise_of_training_is_none() -> None:
+    records = [*runs("full", 0.9), *runs("lora", 0.85)]
+    here = place(records[0])
+    for floor, rank in ((0.06, 1), (0.04, None)):
+        found = choose(records, [], Needs(rows=100, hurts=[]), floors={here: floor})
+        assert ranks(found)["lora"] == rank
+    elsewhere = choose(records, [], Needs(rows=100, hurts=[]), floors={("other", *here[1:]): 1.0})
+    assert ranks(elsewhere)["lora"] is None
 
 
 def test_worse_on_one_task_is_enough_and_the_best_may_differ_from_task_to_task() -> None:
