@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from peftlab.encoders import language_model_head, load_encoder
 from peftlab.results import Store
 from peftlab.results.transfer.retention import Averages, averages
 from peftlab.results.transfer.zero_shot import transfers
@@ -82,3 +83,11 @@ def test_an_encoder_reaches_what_was_set_for_it(
     reached, control = (found(encoder)[task, "full", drawn, True] for drawn in (False, True))
     assert reached.source.estimate >= max(english, control.source.estimate)
     assert reached.target.estimate >= max(others, control.target.estimate + 0.10)
+
+
+def test_the_desk_encoder_is_no_larger_than_was_set() -> None:
+    folder = ROOT / "book" / "models" / "desk"
+    encoder = load_encoder(str(folder))
+    assert language_model_head(encoder) is not None
+    assert sum(p.numel() for p in encoder.backbone.parameters()) <= 12e6
+    assert (folder / "model.safetensors").stat().st_size <= 24e6
