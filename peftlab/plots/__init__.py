@@ -4,6 +4,7 @@ Methods are told apart by colour and by marker (the palette is safe for colour-b
 axes bear units. Nothing is drawn that is not in the table.
 """
 
+from peftlab.plots.ablations import ablations
 from peftlab.plots.costs import memory, step_parts, step_time, surface
 from peftlab.plots.languages import language_map, language_trade_off
 from peftlab.plots.overview import overview
@@ -15,6 +16,7 @@ from peftlab.plots.versus import differences
 
 __all__ = [
     "Plot",
+    "ablations",
     "differences",
     "language_map",
     "language_trade_off",
