@@ -23,8 +23,8 @@ def vocabulary_overlap(
     with the k most frequent words of each, lower-case; k is ``most``, or the size of the smaller
     vocabulary. More text gives more rare words, so compare collections of about the same size.
 
-    Source: Gururangan et al. 2020 (arXiv 2004.10964), section 3.1 (figure 2), who leave out stop
-    words as well. Taught in the chapter on the third paper.
+    Source: Gururangan et al. 2020 (arXiv 2004.10964), who compare domains in this way. Taught in
+    the chapter on the third paper.
 
     Args:
         ours: Texts of A.

@@ -221,3 +221,15 @@ def test_ci_runs_the_commands_of_the_readme() -> None:
     ]
     assert commands == ["make test", "make book"]
     assert all(command in read(ROOT / "README.md") for command in commands)
+
+
+def test_nothing_large_is_tracked_but_our_encoders() -> None:
+    """Other people's packages, weights and data stay out, even by mistake."""
+    names = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    files = [path for name in names.stdout.splitlines() if (path := ROOT / name).is_file()]
+    large = {path for path in files if path.stat().st_size > 1e6}
+    weights = ("peftlab/pocket", "book/models/desk")
+    assert large <= {ROOT / folder / "model.safetensors" for folder in weights}
+    assert not [path for path in files if path.suffix in {".whl", ".zip", ".gz", ".pt", ".bin"}]
