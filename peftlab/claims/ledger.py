@@ -13,7 +13,13 @@ from pydantic import Field, PositiveInt, model_validator
 from peftlab.claims.built import AddedTask, SelectedLayers, TrainingRatio
 from peftlab.claims.evidence import Evidence
 from peftlab.claims.priced import Count, StepRatio
-from peftlab.claims.trained import Joint, RunRatio, ScoreDifference, SizeRatio
+from peftlab.claims.trained import (
+    Joint,
+    RunRatio,
+    ScoreDifference,
+    SizeRatio,
+    TransferDifference,
+)
 from peftlab.errors import PeftlabError, unknown
 from peftlab.results.records.run import Strict
 from peftlab.results.records.store import book_results
@@ -22,6 +28,7 @@ FILE = "papers/claims.toml"
 
 Check = Annotated[
     ScoreDifference
+    | TransferDifference
     | SizeRatio
     | RunRatio
     | TrainingRatio

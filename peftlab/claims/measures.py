@@ -21,6 +21,8 @@ from peftlab.results.comparison.cost_table import comparison, is_tie
 from peftlab.results.comparison.statistics import difference, seed_interval
 from peftlab.results.records.costs import CostRecord, Flops
 from peftlab.results.records.run import Record
+from peftlab.results.transfer import retention
+from peftlab.results.transfer.zero_shot import transfers
 
 Runs = Sequence[Record]
 Counted = Literal["trainable", "stored", "inference"]
@@ -48,6 +50,20 @@ def score_difference(
     if metric is not None:
         ours, theirs = ([r.replaced(main_metric=metric) for r in runs] for runs in (ours, theirs))
     return Estimate.of(difference(ours, theirs, split))
+
+
+def transfer_difference(ours: Runs, theirs: Runs) -> Estimate:
+    """Return ``ours − theirs`` in the mean score of the target languages, each counting the same.
+
+    Args:
+        ours: Runs of a cell that were trained on one task and tested on it in other languages.
+        theirs: Of another cell of the same task.
+
+    Raises:
+        RecordError: They were not tested in the same languages.
+    """
+    (left,), (right,) = transfers(ours), transfers(theirs)
+    return Estimate.of(retention.difference(left, right).target)
 
 
 def part(run: Record, task: str, metric: str) -> Record:

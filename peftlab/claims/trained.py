@@ -74,6 +74,25 @@ class ScoreDifference(Trained):
         return measures.score_difference(ours, theirs, self.metric)
 
 
+class TransferDifference(Trained):
+    """Difference of the mean scores in all languages that the models were only tested in."""
+
+    measure: Literal["transfer difference"]
+
+    def verify(self, evidence: Evidence) -> None:
+        """Check the names, and that there are other languages."""
+        super().verify(evidence)
+        for task in self._planned(evidence).tasks:
+            if task.name in (self.tasks or [task.name]) and not task.transfer:
+                raise SettingsError(
+                    f"A check on {self.experiment!r} compares transfer, but its task {task.name!r} "
+                    "has none: give it transfer tasks, or name others in tasks."
+                )
+
+    def _estimate(self, evidence: Evidence, ours: list[Record], theirs: list[Record]) -> Estimate:
+        return measures.transfer_difference(ours, theirs)
+
+
 class SizeRatio(Trained):
     """Recorded number of parameters over that of another method."""
 

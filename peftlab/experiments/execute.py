@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftlab.errors import TrainingError
+from peftlab.experiments.activations import learned_activations
 from peftlab.experiments.earlier import USES
 from peftlab.experiments.entries import open_task
 from peftlab.experiments.plan import MAJORITY
@@ -116,9 +117,10 @@ def _train(
         if isinstance(model.method, Adaptable):
             Selection.of(model).save(kept(run.id) / LAYERS)
         model.save(kept(run.id))  # last: a run counts as kept once this file is there
-    if selection is None:
-        return record
-    return record.replaced(layers=_layers(model, selection))
+    return record.replaced(
+        activations=learned_activations(model, task, int(str(run.training["max_length"]))),
+        layers=None if selection is None else _layers(model, selection),
+    )
 
 
 def _built(

@@ -76,13 +76,15 @@ class Grid:
 
     def left(self) -> int:
         """Return how many runs are still to be done, undecided ones included."""
-        left = 0
+        left, waiting = 0, self.awaited()
         for cell in self.experiment.cells():
             open_runs = [r for r in cell.runs(self.records) if r.id not in self.records]
-            undecided = cell.size() - len(cell.runs(self.records))
             # Where every rate failed, nothing is open and the other seeds are never decided.
-            left += len(open_runs) + (undecided if open_runs else 0)
-        return left + len(self.awaited())
+            undecided = cell.size() - len(cell.runs(self.records)) if open_runs else 0
+            left += len(open_runs) + undecided
+            if undecided:  # whichever rates are chosen, the same earlier runs are needed
+                waiting |= {r.id for r in self.earlier() if not self._is_kept(r.id)}
+        return left + len(waiting)
 
     def earlier(self) -> list[RunSettings]:
         """Return the earlier runs that are no runs of the grid too, in the order of their doing."""

@@ -5,6 +5,7 @@ axes bear units. Nothing is drawn that is not in the table.
 """
 
 from peftlab.plots.ablations import ablations
+from peftlab.plots.activations import activations
 from peftlab.plots.costs import memory, step_parts, step_time, surface
 from peftlab.plots.languages import language_map, language_trade_off
 from peftlab.plots.overview import overview
@@ -17,6 +18,7 @@ from peftlab.plots.versus import differences
 __all__ = [
     "Plot",
     "ablations",
+    "activations",
     "differences",
     "language_map",
     "language_trade_off",

@@ -26,6 +26,7 @@ from peftlab.results.transfer.zero_shot import by_language
 COLOURS = colormaps["cividis"]
 COSTS = {
     "seconds": "seconds of training, one more language each included",
+    "flops": "FLOPs of training, one more language each included",
     "bytes": "bytes stored (fp32), one more language each included",
 }
 
@@ -142,7 +143,7 @@ def _in_words(part: pd.DataFrame) -> str:
 
 def language_trade_off(
     records: Sequence[Record],
-    cost: Literal["seconds", "bytes"] = "bytes",
+    cost: Literal["seconds", "flops", "bytes"] = "bytes",
     methods: Sequence[str] = (),
     resamples: int = 2000,
 ) -> Plot:
@@ -158,13 +159,15 @@ def language_trade_off(
         resamples: Of the bootstrap.
 
     Raises:
-        RecordError: No record was scored in another language.
+        RecordError: No record was scored in another language, or what it cost was not counted.
     """
     table = trade_off(records, resamples=resamples)
     table = table[table["method"].isin(methods or table["method"])].reset_index(drop=True)
     if table.empty:
         raise RecordError("No trade-off can be drawn: no record was scored in another language.")
     table["total"] = table[cost] / table["tasks"] + table["languages"] * table[f"language_{cost}"]
+    if table["total"].isna().any():
+        raise RecordError(f"No trade-off can be drawn: the records do not all have {cost}.")
     panels = page.panels(table)
 
     def draw(figure: Figure, theme: dict[str, Any]) -> None:
@@ -192,7 +195,7 @@ def language_trade_off(
             axis.legend(fontsize="small")
 
     said = "; ".join(
-        f"{page.title(*where)}, {line.method}: {line.total:,.0f} {cost}, {line.average:.3f}"
+        f"{page.title(*where)}, {line.method}: {line.total:,.4g} {cost}, {line.average:.3f}"
         for where, part in panels
         for line in part.itertuples()
     )

@@ -79,6 +79,13 @@ MISTAKES = {
         check(SCORE + 'experiment = "small", tasks = ["pocket/nli"], methods = ["lora-8"] }'),
         "cannot speak of a paper",
     ),
+    "a transfer without other languages": (
+        check(
+            SCORE.replace("score", "transfer")
+            + 'experiment = "small", tasks = ["glue/sst2"], methods = ["lora-8"] }'
+        ),
+        "compares transfer, but its task 'glue/sst2' has none",
+    ),
     "a generated task in a mixture": (
         check(
             SCORE.replace("score difference", "joint")

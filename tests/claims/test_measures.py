@@ -11,6 +11,7 @@ from peftlab.claims import measures as m
 from peftlab.errors import RecordError
 from peftlab.results.comparison.targets import label_in
 from tests.results.made import SPEED, cost_record, curve_cost, curve_run, record
+from tests.results.transferred import transferred
 
 
 def runs(label: str, steps: list[float], rate: float = 1e-3) -> list:
@@ -146,6 +147,21 @@ def test_the_time_of_one_run_is_set_against_the_sum():
     single = [[timed("lora", 4, seed) for seed in (1, 0)], [timed("lora", 8, s) for s in (0, 1)]]
     found = m.time_ratio(joint, single)
     assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_transfer_is_the_mean_of_the_other_languages():
+    ours = [transferred("lora", seed, (0.8, 0.6, 0.3)) for seed in (0, 1, 2)]
+    theirs = [transferred("full", seed, (0.9, 0.7, 0.4)) for seed in (0, 1, 2)]
+    found = m.transfer_difference(ours, theirs)
+    assert found.value == pytest.approx(-0.1)
+    assert found.low < -0.1 < found.high < 0
+    assert (found.n, found.over) == (3, "seeds and examples")
+    elsewhere = [
+        transferred("full", seed, (0.9, 0.7, 0.4), others=("sib200/deu_Latn", "sib200/swh_Latn"))
+        for seed in (0, 1, 2)
+    ]
+    with pytest.raises(RecordError, match="not scored in the same languages"):
+        m.transfer_difference(ours, elsewhere)
 
 
 def test_another_metric_is_over_seeds():

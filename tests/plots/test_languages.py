@@ -80,6 +80,8 @@ def test_costs_are_of_all_languages_together():
     assert drawn == {(line.total, line.average) for line in plot.table.itertuples()}
     seconds = plots.language_trade_off(experiment(), "seconds", ["madx"], resamples=200)
     assert seconds.table["total"].tolist() == [23 + 2 * 20]
+    with pytest.raises(RecordError, match="do not all have flops"):
+        plots.language_trade_off(experiment(), "flops", resamples=200)
 
 
 def test_a_method_that_learnt_nothing_is_hollow():

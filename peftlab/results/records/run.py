@@ -185,6 +185,26 @@ class Layers(Strict):
     shares: list[Annotated[float, Field(ge=0, le=1)] | None]
 
 
+class LearnedActivation(Strict):
+    r"""A rational activation after training, :math:`R(x) = P(x)/Q(x)`.
+
+    See :class:`peftlab.methods.parts.rational.Rational` for the equation.
+
+    Attributes:
+        layer: That it stands in, 0 is the lowest.
+        version: Of the denominator.
+        numerator: :math:`a_0 … a_5`.
+        denominator: :math:`b_1 … b_4`.
+        given: 1st, 50th and 99th percentile of the numbers that it was given on development rows.
+    """
+
+    layer: NonNegativeInt
+    version: Literal["A", "B"]
+    numerator: list[float]
+    denominator: list[float]
+    given: list[float]
+
+
 class Tokens(Strict):
     """Tokens that the training steps saw: ``real`` ones, and ``padded`` ones with padding."""
 
@@ -278,6 +298,7 @@ class Record(Kept):
         best_step: The step whose weights were kept.
         layers: Of a run of the method ``adaptable``, what its switches chose; of one that was built
             from such a run, the layers that it had and the shares of that one. Only in experiments.
+        activations: Learned ones, from the lowest layer to the highest. Only in experiments.
         earlier: Whether the run is only there for others to build on: no table of results has it.
         seconds: Phase → seconds, and ``"total"``, which they add up to.
         tokens: Seen in training.
@@ -305,6 +326,7 @@ class Record(Kept):
     evaluations: list[EvaluationPoint] = []
     best_step: NonNegativeInt | None = None
     layers: Layers | None = None
+    activations: list[LearnedActivation] = []
     earlier: bool = False
     seconds: dict[str, NonNegativeFloat] = {}
     tokens: Tokens | None = None

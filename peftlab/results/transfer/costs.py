@@ -1,4 +1,4 @@
-"""What scores in other languages have cost: rows, tokens, seconds, and bytes for one more language.
+"""What scores in other languages have cost: rows, tokens, FLOPs, seconds, bytes for one more.
 
 All of it is read off the records of the runs, and of the language adapters that they were built
 from. Labelled rows of the target language are no column: in a transfer there are none.
@@ -87,11 +87,12 @@ def trade_off(
 
     Returns:
         Columns ``encoder, random_weights, task, method, tasks, languages, metric, average, low,
-        high, verdict, retention, inflated, seconds, bytes, language_seconds, language_bytes,
-        processor``. ``tasks`` is how many tasks the one model does: ``seconds`` and ``bytes`` are
-        for all of them. ``seconds`` is the time of training and its validation, a mean over seeds,
-        with that of the source's language adapter. ``bytes`` is what is stored in fp32, head and
-        source's language adapter included. ``language_seconds`` and ``language_bytes`` are for one
+        high, verdict, retention, inflated, seconds, flops, bytes, language_seconds, language_flops,
+        language_bytes, processor``. ``tasks`` is how many tasks the one model does: ``seconds``,
+        ``flops`` and ``bytes`` are for all of them, the source's language adapter included.
+        ``seconds`` is the time of training and its validation, a mean over seeds. ``flops`` are
+        those of the training steps, in closed form, NaN where a record has no count. ``bytes`` is
+        what is stored in fp32, the head included. Those that begin with ``language_`` are for one
         more language without labels: those of its language adapter on average, and 0 for a method
         that has none.
 
@@ -116,14 +117,18 @@ def trade_off(
             | {
                 "seconds": float(np.mean([seconds(run) for run in each.runs]))
                 + sum(map(seconds, source)),
+                "flops": float(np.mean([flops(run) for run in each.runs]))
+                + sum(map(flops, source)),
                 "bytes": BYTES * (counts.stored + counts.head),
                 "language_seconds": _mean([seconds(run) for run in targets]),
+                "language_flops": _mean([flops(run) for run in targets]),
                 "language_bytes": _mean([BYTES * _stored(run) for run in targets]),
                 "processor": processor(each.runs[0]),
             }
         )
     columns = ["tasks", "languages", "metric", "average", "low", "high", "verdict", "retention"]
-    columns += ["inflated", "seconds", "bytes", "language_seconds", "language_bytes", "processor"]
+    columns += ["inflated", "seconds", "flops", "bytes", "language_seconds", "language_flops"]
+    columns += ["language_bytes", "processor"]
     return pd.DataFrame(rows, columns=PLACE + columns)
 
 
@@ -134,8 +139,8 @@ def language_adapters(records: Sequence[Record]) -> DataFrame:
         records: As for :func:`budgets`.
 
     Returns:
-        Columns ``encoder, language, texts, rows, tokens, seconds, bytes, metric, score``: one row
-        an adapter, and ``score`` is that of guessing hidden words on its test split.
+        Columns ``encoder, language, texts, rows, tokens, seconds, flops, bytes, metric, score``:
+        one row an adapter, and ``score`` is that of guessing hidden words on its test split.
     """
     import pandas as pd
 
@@ -152,14 +157,15 @@ def language_adapters(records: Sequence[Record]) -> DataFrame:
             "rows": record.sizes.train if record.sizes else 0,
             "tokens": _tokens(record),
             "seconds": seconds(record),
+            "flops": flops(record),
             "bytes": BYTES * _stored(record),
             "metric": record.main_metric,
             "score": record.score(),
         }
         for language, record in found.values()
     ]
-    columns = ["encoder", "language", "texts", "rows", "tokens", "seconds", "bytes", "metric"]
-    columns += ["score"]
+    columns = ["encoder", "language", "texts", "rows", "tokens", "seconds", "flops", "bytes"]
+    columns += ["metric", "score"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -195,6 +201,14 @@ def adapters(
 def seconds(record: Record) -> float:
     """Return the seconds of training, with tokenising and validation."""
     return sum(record.seconds.get(phase, 0.0) for phase in TRAINING)
+
+
+def flops(record: Record) -> float:
+    """Return the FLOPs of the training steps in closed form; NaN where they were not counted."""
+    if record.settings.learning_rate is None:
+        return 0.0
+    counted = None if record.flops is None else record.flops.closed_form
+    return float("nan") if counted is None else float(counted)
 
 
 def _place(transfer: Transfer) -> dict[str, Any]:

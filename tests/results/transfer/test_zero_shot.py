@@ -7,6 +7,7 @@ import pytest
 
 from peftlab.errors import RecordError
 from peftlab.results.comparison import statistics
+from peftlab.results.records.run import TrainingFlops
 from peftlab.results.transfer import languages
 from peftlab.results.transfer.costs import budgets, language_adapters, trade_off
 from peftlab.results.transfer.retention import averages, difference, summary
@@ -235,8 +236,23 @@ def test_what_one_more_language_costs():
     assert rows.loc["madx", ["language_seconds", "language_bytes"]].tolist() == [20, 2000]
     assert rows.loc["full", ["language_seconds", "language_bytes"]].tolist() == [0, 0]
     assert rows["tasks"].to_dict()["full, multi-task"] == 2
+    assert rows.loc["majority", "flops"] == 0
+    assert rows["flops"].isna().sum() == 4  # unknown stays unknown
     with pytest.raises(RecordError, match="load all records"):
         trade_off([r for r in experiment() if r.settings.task != "bible/ru"])
+
+
+def test_flops_are_those_of_all_that_was_trained():
+    def counted(record):
+        trains = record.settings.learning_rate is not None
+        flops = TrainingFlops(closed_form=int(1e9 * record.seconds["train"]), hugging_face=0)
+        return record.replaced(flops=flops if trains else None)
+
+    rows = trade_off([counted(r) for r in experiment()], resamples=200).set_index("method")
+    assert rows["flops"].to_dict() == {"majority": 0, "full": 2e9, "lora": 2e9, "madx": 22e9}
+    assert rows["language_flops"].to_dict()["madx"] == 20e9
+    listed = language_adapters([counted(r) for r in experiment()])
+    assert listed["flops"].tolist() == [20e9] * 3
 
 
 def test_language_adapters_are_listed_once():
