@@ -139,21 +139,24 @@ def language_adapters(records: Sequence[Record]) -> DataFrame:
         records: As for :func:`budgets`.
 
     Returns:
-        Columns ``encoder, language, texts, rows, tokens, seconds, flops, bytes, metric, score``:
-        one row an adapter, and ``score`` is that of guessing hidden words on its test split.
+        Columns ``encoder, texts, method, rows, tokens, seconds, flops, bytes, metric, score``: one
+        row an adapter in order of its texts, and ``score`` is that of guessing hidden words on its
+        test split.
     """
     import pandas as pd
 
     known = {record.id: record for record in records}
-    found: dict[str, tuple[str, Record]] = {}
-    for each in transfers(records):
-        for group in adapters(each, known):
-            found |= {record.id: (language, record) for language, record in group.items()}
+    found = {
+        record.id: record
+        for each in transfers(records)
+        for group in adapters(each, known)
+        for record in group.values()
+    }
     rows = [
         {
             "encoder": record.settings.encoder,
-            "language": language,
             "texts": record.settings.task,
+            "method": record.settings.method["name"],
             "rows": record.sizes.train if record.sizes else 0,
             "tokens": _tokens(record),
             "seconds": seconds(record),
@@ -162,11 +165,11 @@ def language_adapters(records: Sequence[Record]) -> DataFrame:
             "metric": record.main_metric,
             "score": record.score(),
         }
-        for language, record in found.values()
+        for record in found.values()
     ]
-    columns = ["encoder", "language", "texts", "rows", "tokens", "seconds", "flops", "bytes"]
+    columns = ["encoder", "texts", "method", "rows", "tokens", "seconds", "flops", "bytes"]
     columns += ["metric", "score"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=columns).sort_values(["encoder", "texts", "method"])
 
 
 def adapters(

@@ -256,9 +256,16 @@ def test_flops_are_those_of_all_that_was_trained():
 
 
 def test_language_adapters_are_listed_once():
-    rows = language_adapters(experiment()).set_index("language")
-    assert list(rows.index) == ["eng_Latn", "deu_Latn", "rus_Cyrl"]
-    assert rows.loc["rus_Cyrl", ["texts", "seconds", "bytes"]].tolist() == ["bible/ru", 20, 2000]
+    swapped = {"deu_Latn": language_run("ru").id, "rus_Cyrl": language_run("de").id}
+    uses = {"language": language_run("en").id, "languages": swapped}
+    wrong = transferred("wrong", shares=(0.8, 0.7, 0.5), model_options={"uses": uses})
+    rows = language_adapters([*experiment(), wrong]).set_index("texts")
+    assert list(rows.index) == ["bible/de", "bible/en", "bible/ru"]
+    assert rows.loc["bible/ru", ["method", "seconds", "bytes"]].tolist() == [
+        "madx-language",
+        20,
+        2000,
+    ]
 
 
 def test_nothing_makes_empty_tables():
