@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from peftlab.errors import RecordError
 from peftlab.plots import page
@@ -189,10 +190,14 @@ def language_trade_off(
                 )
             if (part["total"] > 0).all():
                 axis.set_xscale("log")
+                axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+                axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+            axis.margins(x=0.1)
             axis.set_xlabel(COSTS[cost])
             axis.set_ylabel(f"{page.metric(part)}, mean of the other languages")
             axis.set_title(page.title(*where))
-            axis.legend(fontsize="small")
+        page.shared_legend(figure, axes)
 
     said = "; ".join(
         f"{page.title(*where)}, {line.method}: {line.total:,.4g} {cost}, {line.average:.3f}"

@@ -172,6 +172,18 @@ def legend(axis: Axes) -> None:
     axis.legend(handles.values(), handles.keys(), fontsize="small")
 
 
+def shared_legend(figure: Figure, axes: Sequence[Axes]) -> None:
+    """Name each series of several panels once, below them."""
+    handles: dict[str, Artist] = {}
+    for axis in axes:
+        for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
+            handles.setdefault(name, handle)
+    names = list(handles)
+    figure.legend(
+        list(handles.values()), names, loc="outside lower center", ncols=min(len(names), 6)
+    )
+
+
 def label(record: Record) -> str:
     """Return what tables call a record's method."""
     return cell_of(record).label
