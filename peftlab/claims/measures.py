@@ -60,10 +60,15 @@ def transfer_difference(ours: Runs, theirs: Runs) -> Estimate:
         theirs: Of another cell of the same task.
 
     Raises:
-        RecordError: They were not tested in the same languages.
+        RecordError: They were not tested in the same languages, or in none.
     """
-    (left,), (right,) = transfers(ours), transfers(theirs)
-    return Estimate.of(retention.difference(left, right).target)
+    found = [*transfers(ours), *transfers(theirs)]
+    if len(found) != 2:
+        raise RecordError(
+            f"The run {ours[0].id} and its rival have {len(found)} transfers together: compare "
+            "runs on one task, tested in other languages."
+        )
+    return Estimate.of(retention.difference(*found).target)
 
 
 def part(run: Record, task: str, metric: str) -> Record:

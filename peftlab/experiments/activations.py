@@ -24,8 +24,8 @@ def learned_activations(model: Model, task: Task, max_length: int) -> list[Learn
     """Read the rational activations of a trained model, from the lowest layer to the highest.
 
     A coefficient says little where no number ever passes; so the first :data:`ROWS` rows of the
-    development split are read one by one, without padding, and what each activation was given is
-    kept as three percentiles.
+    development split (with several tasks, they may be of one) are read one by one, without padding,
+    and what each activation was given is kept as three percentiles.
 
     Args:
         model: In evaluation mode while it is read; its mode is restored.

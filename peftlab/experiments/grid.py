@@ -82,8 +82,9 @@ class Grid:
             # Where every rate failed, nothing is open and the other seeds are never decided.
             undecided = cell.size() - len(cell.runs(self.records)) if open_runs else 0
             left += len(open_runs) + undecided
-            if undecided:  # whichever rates are chosen, the same earlier runs are needed
-                waiting |= {r.id for r in self.earlier() if not self._is_kept(r.id)}
+            for seed in cell.other_seeds() if undecided else ():
+                run = cell.run(cell.tuning_runs()[0].learning_rate, seed)
+                waiting |= self._waits(run) & self._only_earlier  # the same ones at any rate
         return left + len(waiting)
 
     def earlier(self) -> list[RunSettings]:
@@ -150,7 +151,7 @@ class Grid:
         before = -1
         while before != len(self.records):  # a first stage that is complete decides more runs
             before = len(self.records)
-            for run in [*self.pending(), *self._earlier.values()]:
+            for run in [*self.runs(), *self._earlier.values()]:
                 if run.id in self.records or not self.store.has(self.experiment.name, run.id):
                     continue
                 record = self.store.load(self.experiment.name, run.id)

@@ -26,7 +26,8 @@ def activations(records: Sequence[Record]) -> Plot:
     for each run. Dashed is the constant 1, where the released code lets them start.
 
     Args:
-        records: Of one method; those without learned activations are left out.
+        records: Of one encoder and method, at one rate; those without learned activations are left
+            out.
 
     Raises:
         RecordError: No record has a learned activation.
@@ -39,7 +40,7 @@ def activations(records: Sequence[Record]) -> Plot:
     names = list(dict.fromkeys(_name(r) for r in runs))
     layers = sorted({a.layer for r in runs for a in r.activations})
     table = pd.DataFrame(
-        {"task": _name(r), "layer": a.layer + 1, "seed": r.settings.seed, "x": x, "R(x)": y}
+        {"task": _name(r), "layer": a.layer + 1, "run": r.id, "x": x, "R(x)": y}
         for r in runs
         for a in r.activations
         for x, y in zip(*curve(a), strict=True)
@@ -53,7 +54,7 @@ def activations(records: Sequence[Record]) -> Plot:
                 axis = panels[i][j]
                 axis.axhline(1, color=theme["ink"], linewidth=0.8, linestyle="--")
                 here = table[(table["task"] == name) & (table["layer"] == layer + 1)]
-                for _, line in here.groupby("seed"):
+                for _, line in here.groupby("run"):
                     axis.plot(line["x"], line["R(x)"], color=colours[name][0], linewidth=1.2)
                 axis.tick_params(labelsize="x-small", pad=1)
                 if i == 0:
@@ -89,7 +90,7 @@ def _name(record: Record) -> str:
 
 def _words(table: pd.DataFrame) -> str:
     """Say where the lines begin and end."""
-    lines = table.groupby(["task", "layer", "seed"])["R(x)"].agg(["first", "last"])
+    lines = table.groupby(["task", "layer", "run"])["R(x)"].agg(["first", "last"])
     ends = lines.groupby(["task", "layer"]).mean()
     return "; ".join(
         f"{task}, layer {layer}: {low:.2f} to {high:.2f}"

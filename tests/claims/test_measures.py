@@ -162,6 +162,8 @@ def test_transfer_is_the_mean_of_the_other_languages():
     ]
     with pytest.raises(RecordError, match="not scored in the same languages"):
         m.transfer_difference(ours, elsewhere)
+    with pytest.raises(RecordError, match="have 1 transfers together"):
+        m.transfer_difference(ours, [record("full")])
 
 
 def test_another_metric_is_over_seeds():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,26 @@ def test_the_run_of_a_cell_serves_as_an_earlier_one(tmp_path):
     assert done.work() == 6
     records = Store(tmp_path).load_all("chain")
     assert [r.settings.task for r in records if r.earlier] == ["pocket/sentiment"]
+
+
+def test_what_is_left_is_what_will_be_done(tmp_path):
+    rates = {"adaptable": [1e-3], "default": [1e-3, 3e-3]}
+    tried = {"seed": 0, "learning_rates": rates}
+    done = grid(plan(LEARNED, seeds=[0, 1], tuning=tried), tmp_path, Stub())
+    left = done.left()  # with the earlier runs of seed 1, whose rates are not chosen yet
+    assert done.work() == left
+    assert done.left() == 0
+
+
+def test_models_that_only_finished_cells_needed_are_not_left(tmp_path):
+    done = grid(plan(LEARNED, seeds=[0, 1]), tmp_path, Stub())
+    done.work()
+    for run in done.earlier():
+        shutil.rmtree(done.kept(run.id))  # as in a new clone
+    more = LEARNED["methods"] | {"other": "lora-8"}
+    tuning = {"seed": 0, "learning_rates": {"default": [1e-3], "other": [1e-3, 3e-3]}}
+    again = grid(plan(LEARNED, seeds=[0, 1], methods=more, tuning=tuning), tmp_path, Stub())
+    assert again.left() == 2 + 1  # two rates, and another seed
 
 
 def test_members_of_a_mixture_have_limits_and_shares():

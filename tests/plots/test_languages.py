@@ -76,6 +76,9 @@ def test_costs_are_of_all_languages_together():
     table = plot.table.set_index("method")
     assert table["total"].to_dict() == {"full": 20_040, "madx": 2440 + 2 * 2000}
     (axis,) = plot.figure.get_axes()
+    (legend,) = plot.figure.legends
+    assert sorted(text.get_text() for text in legend.get_texts()) == ["full", "madx"]
+    assert axis.get_legend() is None
     drawn = {(c.lines[0].get_xdata()[0], c.lines[0].get_ydata()[0]) for c in axis.containers}
     assert drawn == {(line.total, line.average) for line in plot.table.itertuples()}
     seconds = plots.language_trade_off(experiment(), "seconds", ["madx"], resamples=200)

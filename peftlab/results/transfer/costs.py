@@ -140,8 +140,8 @@ def language_adapters(records: Sequence[Record]) -> DataFrame:
 
     Returns:
         Columns ``encoder, texts, method, rows, tokens, seconds, flops, bytes, metric, score``: one
-        row an adapter in order of its texts, and ``score`` is that of guessing hidden words on its
-        test split.
+        row an adapter, ordered by encoder, texts and method. ``score`` is that of guessing hidden
+        words on its test split.
     """
     import pandas as pd
 
@@ -207,7 +207,7 @@ def seconds(record: Record) -> float:
 
 
 def flops(record: Record) -> float:
-    """Return the FLOPs of the training steps in closed form; NaN where they were not counted."""
+    """Return the FLOPs of the training steps in closed form; 0 without any, NaN without a count."""
     if record.settings.learning_rate is None:
         return 0.0
     counted = None if record.flops is None else record.flops.closed_form
