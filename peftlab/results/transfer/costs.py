@@ -1,7 +1,8 @@
 """What scores in other languages have cost: rows, tokens, FLOPs, seconds, bytes for one more.
 
 All of it is read off the records of the runs, and of the language adapters that they were built
-from. Labelled rows of the target language are no column: in a transfer there are none.
+from; adapters that are fused are not counted. Labelled rows of the target language are no column:
+in a transfer there are none.
 """
 
 from __future__ import annotations
