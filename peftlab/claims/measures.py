@@ -68,7 +68,8 @@ def transfer_difference(ours: Runs, theirs: Runs) -> Estimate:
             f"The run {ours[0].id} and its rival have {len(found)} transfers together: compare "
             "runs on one task, tested in other languages."
         )
-    return Estimate.of(retention.difference(*found).target)
+    left, right = found
+    return Estimate.of(retention.difference(left, right).target)
 
 
 def part(run: Record, task: str, metric: str) -> Record:
