@@ -210,9 +210,12 @@ class Grid:
             lock.release()
 
     def _tidy(self) -> None:
-        """Remove checkpoints of recorded runs: a process may die between record and removal."""
+        """Remove what processes that died have left of recorded runs: checkpoints, half records."""
         for run_id in self.records:
             shutil.rmtree(self._folder("runs") / run_id, ignore_errors=True)
+            record = self.store.path(self.experiment.name, run_id)
+            for half in record.parent.glob(f".{record.name}.*.tmp"):
+                half.unlink(missing_ok=True)
 
     def _folder(self, name: str) -> Path:
         folder = self.store.folder / WORK / name

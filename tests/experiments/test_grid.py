@@ -238,6 +238,18 @@ def undisturbed(real, tmp_path_factory) -> tuple[Path, float]:
     return folder, time.monotonic() - began
 
 
+def test_a_record_that_was_half_written_goes_when_the_run_is_recorded(experiment, tmp_path):
+    first = grid(experiment, tmp_path, Stub())
+    run = first.pending()[0]
+    half = first.store.path(first.experiment.name, run.id)
+    half = half.with_name(f".{half.name}.1234.tmp")
+    half.parent.mkdir(parents=True)
+    half.write_text("{")
+    first.work()
+    assert first.store.has(first.experiment.name, run.id)
+    assert not half.exists()
+
+
 def test_a_grid_that_is_killed_ten_times_ends_like_one_that_is_not(real, undisturbed, tmp_path):
     expected, duration = what_came_out(undisturbed[0]), undisturbed[1]
     assert len(expected) == sum(cell.size() for cell in read(real).cells()) == 1 + 3 + 3
