@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from peftlab.results.records.run import LearnedActivation
 from peftlab.tasks.base import Task
 
@@ -60,7 +62,7 @@ def learned_activations(model: Model, task: Task, max_length: int) -> list[Learn
             version=part.version,
             numerator=part.numerator.tolist(),
             denominator=part.denominator.tolist(),
-            given=_percentiles(torch.cat(seen)),
+            given=np.quantile(torch.cat(seen), PERCENTILES, method="nearest").tolist(),
         )
         for (layer, part), seen in zip(found, given, strict=True)
     ]
@@ -69,9 +71,3 @@ def learned_activations(model: Model, task: Task, max_length: int) -> list[Learn
 def _keep(seen: list[torch.Tensor], part: nn.Module, given: tuple[Tensor, ...]) -> None:
     """Keep what an activation is given."""
     seen.append(given[0].detach().float().cpu().ravel())
-
-
-def _percentiles(values: Tensor) -> list[float]:
-    """Return the percentiles of numbers, of which there may be too many for ``torch.quantile``."""
-    ordered = values.sort().values
-    return [float(ordered[round(p * (len(ordered) - 1))]) for p in PERCENTILES]

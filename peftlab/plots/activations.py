@@ -59,6 +59,8 @@ def activations(records: Sequence[Record]) -> Plot:
                 axis.tick_params(labelsize="x-small", pad=1)
                 if i == 0:
                     axis.set_title(f"layer {layer + 1}", fontsize="medium")
+        figure.supxlabel("x, what the activation is given; upwards R(x)", fontsize="small")
+        for i, name in enumerate(names):
             panels[i][0].set_ylabel(name.replace(", ", "\n"), fontsize="small")
 
     alt = (
