@@ -124,6 +124,32 @@ class Claim(Strict):
         return list(dict.fromkeys([*needed, *self.also]))
 
 
+class Hinge(Strict):
+    """A claim asked in two ways that differ in one thing: does the answer hang on it?
+
+    Attributes:
+        claim: Its id.
+        on: What differs, such as ``"the learning rate"``.
+        one, other: The two ways. Both claim the same region.
+    """
+
+    claim: str
+    on: str = Field(min_length=1)
+    one: Check
+    other: Check
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Hinge:
+        if self.one.claimed != self.other.claimed:
+            raise ValueError("both ways of a hinge claim the same region: give them one")
+        return self
+
+    @property
+    def ways(self) -> tuple[Check, Check]:
+        """Both ways."""
+        return self.one, self.other
+
+
 class Ledger(Strict):
     """All claims.
 
@@ -131,25 +157,30 @@ class Ledger(Strict):
         papers: By key.
         experiments: What each of the experiments takes.
         claims: In the order of the page.
+        hinges: What some of them may hang on.
     """
 
     papers: dict[str, Paper]
     experiments: dict[str, Budget]
     claims: list[Claim] = Field(min_length=1)
+    hinges: list[Hinge] = Field(default=[])
 
     @model_validator(mode="after")
     def _agrees(self) -> Ledger:
         ids = [claim.id for claim in self.claims]
+        needed = [(claim.id, name) for claim in self.claims for name in claim.experiments]
         for claim in self.claims:
             if ids.count(claim.id) > 1:
                 raise ValueError(f"the claim {claim.id} is there twice")
             if claim.paper not in self.papers:
                 raise unknown(f"paper (of claim {claim.id})", claim.paper, self.papers)
-            for name in claim.experiments:
-                if name not in self.experiments:
-                    raise unknown(
-                        f"budget of an experiment (of {claim.id})", name, self.experiments
-                    )
+        for hinge in self.hinges:
+            if hinge.claim not in ids:
+                raise unknown(f"claim (that may hang on {hinge.on})", hinge.claim, ids)
+            needed += [(hinge.claim, name) for way in hinge.ways for name in way.needs]
+        for claim_id, name in needed:
+            if name not in self.experiments:
+                raise unknown(f"budget of an experiment (of {claim_id})", name, self.experiments)
         return self
 
     def verify(self, evidence: Evidence) -> None:
@@ -160,12 +191,13 @@ class Ledger(Strict):
         """
         for name in self.experiments:
             evidence.experiment(name)
-        for claim in self.claims:
-            for check in claim.checks:
-                try:
-                    check.verify(evidence)
-                except PeftlabError as error:
-                    raise type(error)(f"In the claim {claim.id}: {error}") from None
+        asked = [(claim.id, check) for claim in self.claims for check in claim.checks]
+        asked += [(hinge.claim, way) for hinge in self.hinges for way in hinge.ways]
+        for name, check in asked:
+            try:
+                check.verify(evidence)
+            except PeftlabError as error:
+                raise type(error)(f"In the claim {name}: {error}") from None
 
     def chosen(self, ids: list[str]) -> list[Claim]:
         """Return the claims of these ids, or all if none is named.

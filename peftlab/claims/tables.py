@@ -8,25 +8,29 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
+from peftlab.claims.checks import Cell
+from peftlab.claims.evidence import Evidence
+from peftlab.claims.hinges import swing
 from peftlab.claims.ledger import Ledger
-from peftlab.claims.verdicts import VERDICTS, Finding
+from peftlab.claims.verdicts import VERDICTS, Finding, middle
 from peftlab.timing.intervals import with_interval
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-def ours(found: Finding) -> str:
-    """Return the median cell of a claim with the range of the intervals, and how many cells."""
-    row = found.row()
-    if row["estimate"] is None:
-        return "" if not found.first else "not finite"
-    value, low, high = row["estimate"], row["low"], row["high"]
-    if len(found.first) == 1 and found.first[0].estimate is not None:
-        return str(found.first[0].estimate)
+def ours(cells: Sequence[Cell]) -> str:
+    """Return the median of cells with the range of their intervals, and how many they are."""
+    there = [cell.estimate for cell in cells if cell.estimate is not None]
+    if len(there) == 1:
+        return str(there[0])
+    numbers = middle(cells)
+    value, low, high = numbers["estimate"], numbers["low"], numbers["high"]
+    if value is None:
+        return "not finite" if there else ""
     low, high = (math.nan if x is None else x for x in (low, high))
     told = with_interval(value, low, high) if high > low else f"{value:.4g}"
-    return f"{told}, {len(found.first)} cells"
+    return f"{told}, {len(there)} cells"
 
 
 def power(found: Finding) -> str:
@@ -62,7 +66,7 @@ def claim_table(findings: Iterable[Finding]) -> DataFrame:
                 "the paper's number": claim.number,
                 "verdict": found.verdict,
                 "decided": f"{decided} of {len(found.cells)}" if found.cells else "",
-                "ours": ours(found),
+                "ours": ours(found.first),
                 "could have shown": power(found),
                 "seeds or rounds": row["n"] or "",
                 "scope": found.scope,
@@ -91,6 +95,43 @@ def cell_table(found: Finding) -> DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def hinge_table(ledger: Ledger, evidence: Evidence) -> DataFrame:
+    """Return one row a hinge: a claim, what it may hang on, and what either way of asking finds.
+
+    Columns ``claim, may hang on, one way, finds, the other way, finds then, does it``. What a way
+    finds is the median cell with the range of the intervals, and how many cells say yes, no or
+    neither.
+    """
+    import pandas as pd
+
+    rows = []
+    for hinge in ledger.hinges:
+        found = swing(hinge, evidence)
+        turned = f": {len(found.turned)} of {len(found.one)} turn" if found.turned else ""
+        rows.append(
+            {
+                "claim": hinge.claim,
+                "may hang on": hinge.on,
+                "one way": hinge.one.what,
+                "finds": _found(found.one),
+                "the other way": hinge.other.what,
+                "finds then": _found(found.other),
+                "does it": found.answer + turned,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _found(cells: Sequence[Cell]) -> str:
+    """Say what cells found, and what they say to the claim."""
+    if all(cell.estimate is None for cell in cells):
+        return "no record yet"
+    yes, no = (
+        sum(cell.judgement == each for cell in cells) for each in ("reproduced", "not reproduced")
+    )
+    return f"{ours(cells)} ({yes} yes, {no} no, {len(cells) - yes - no} undecided)"
+
+
 def counted(findings: Iterable[Finding]) -> dict[str, int]:
     """Return how many claims have each verdict, all verdicts named."""
     counts = Counter(found.verdict for found in findings)
@@ -110,7 +151,7 @@ def text(findings: Sequence[Finding], ledger: Ledger) -> str:
     lines = []
     for found in findings:
         lines.append(
-            f"{found.claim.id:5} {found.verdict:15} {found.scope:26} {ours(found)}".rstrip()
+            f"{found.claim.id:5} {found.verdict:15} {found.scope:26} {ours(found.first)}".rstrip()
         )
         lines.append(f"      {found.claim.claim}")
         for reason in (found.claim.out_of_reach, found.claim.open_parts):

@@ -77,23 +77,27 @@ class Finding:
         ``high`` the lowest and highest end of their intervals, ``n`` the fewest seeds or rounds of
         one of them (0: counted, not sampled). What is not known or not finite is None.
         """
-        estimates = [cell.estimate for cell in self.first if cell.estimate is not None]
-        numbers: dict[str, float | None] = dict.fromkeys(("estimate", "low", "high", "n"))
-        if estimates:
-            numbers = {
-                "estimate": _finite(median(e.value for e in estimates)),
-                "low": _finite(min(e.low for e in estimates)),
-                "high": _finite(max(e.high for e in estimates)),
-                "n": min(e.n for e in estimates),
-            }
         records = sorted({each for cell in self.cells for each in cell.records})
         return {
             "id": self.claim.id,
             "verdict": self.verdict,
             "scope": self.scope,
-            **numbers,
+            **middle(self.first),
             "records": records,
         }
+
+
+def middle(cells: Iterable[Cell]) -> dict[str, float | None]:
+    """Return ``estimate``, ``low``, ``high`` and ``n`` of cells as :meth:`Finding.row` does."""
+    estimates = [cell.estimate for cell in cells if cell.estimate is not None]
+    if not estimates:
+        return dict.fromkeys(("estimate", "low", "high", "n"))
+    return {
+        "estimate": _finite(median(e.value for e in estimates)),
+        "low": _finite(min(e.low for e in estimates)),
+        "high": _finite(max(e.high for e in estimates)),
+        "n": min(e.n for e in estimates),
+    }
 
 
 def verdict(checks: Sequence[Sequence[Judgement | None]], out_of_reach: bool = False) -> Verdict:

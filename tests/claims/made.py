@@ -38,9 +38,20 @@ checks = [
     { measure = "score difference", what = "score", experiment = "small", methods = ["lora-8"], \
 claimed = { above = 0 } },
 ]
+
 """
+#: A check of that experiment.
+SMALL = (
+    '{ measure = "score difference", what = "score", experiment = "small", '
+    'methods = ["lora-8"], claimed = { above = 0 } }'
+)
 #: Task and label → accuracy.
 Score = Callable[[str, str], float]
+
+
+def hinge(claim: str = "C1.1", one: str = SMALL, other: str = SMALL) -> str:
+    """Return a hinge, to be appended to claims."""
+    return f'[[hinges]]\nclaim = "{claim}"\non = "the baseline"\none = {one}\nother = {other}\n'
 
 
 def write(folder: Path, experiment: str = EXPERIMENT) -> None:

@@ -15,7 +15,7 @@ from peftlab.claims.ledger import FILE
 from peftlab.claims.verdicts import VERDICTS
 from peftlab.cli import main
 from peftlab.errors import PeftlabError
-from tests.claims.made import CLAIMS, EXPERIMENT, fill, read, write
+from tests.claims.made import CLAIMS, EXPERIMENT, SMALL, fill, hinge, read, write
 
 BOOK = Path(__file__).parents[2] / "book"
 #: Joint tasks in the experiment, and a cost experiment beside it.
@@ -113,6 +113,22 @@ MISTAKES = {
         check(STEP + 'experiment = "price", methods = ["lora-8"] }'),
         "name it in mode",
     ),
+    "a hinge of no claim": (
+        CLAIMS + hinge(claim="C1.3"),
+        "did you mean 'C1.1'",
+    ),
+    "a hinge of two questions": (
+        CLAIMS + hinge(other=SMALL.replace("above", "below")),
+        "claim the same region",
+    ),
+    "a hinge of an unknown method": (
+        CLAIMS + hinge(other=SMALL.replace("lora-8", "lora-9")),
+        "In the claim C1.1: There is no method",
+    ),
+    "a hinge without a budget": (
+        CLAIMS + hinge(other=SMALL.replace("small", "smalls")),
+        "did you mean 'small'",
+    ),
     "an unknown shape": (
         check(
             SCORE.replace("score difference", "count")
@@ -179,10 +195,11 @@ def test_the_book_checks_only_what_its_experiments_have():
     for name in ledger.experiments:
         files[name] = tomllib.loads((BOOK / "experiments" / f"{name}.toml").read_text())
         assert files[name]["name"] == name
-    for claim in ledger.claims:
-        for each in claim.checks:
-            for name in each.needs[:1]:
-                assert set(each.labels) <= set(files[name]["methods"]), (claim.id, each.what)
+    checks = [check for claim in ledger.claims for check in claim.checks]
+    checks += [way for turning in ledger.hinges for way in turning.ways]
+    for check in checks:
+        for name in check.needs[:1]:
+            assert set(check.labels) <= set(files[name]["methods"]), check.what
 
 
 def test_no_verdict_is_typed():

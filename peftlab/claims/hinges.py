@@ -1,0 +1,69 @@
+"""Does a claim hang on how it is asked? The same question in two ways that differ in one thing.
+
+The two ways have the same cells in the same order, such as a task and a method. A cell *turns* if
+one way says yes and the other no: then the claim hangs on what differs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from peftlab.claims.checks import Cell
+from peftlab.claims.evidence import Evidence
+from peftlab.claims.ledger import Hinge
+from peftlab.claims.verdicts import ENOUGH
+from peftlab.errors import RecordError
+
+
+@dataclass(frozen=True)
+class Swing:
+    """What the two ways of a hinge found.
+
+    Attributes:
+        hinge: See :class:`peftlab.claims.ledger.Hinge`.
+        one, other: The cells of either way, in the same order.
+    """
+
+    hinge: Hinge
+    one: tuple[Cell, ...]
+    other: tuple[Cell, ...]
+
+    @property
+    def decided(self) -> list[tuple[Cell, Cell]]:
+        """The cells that both ways decide."""
+        pairs = zip(self.one, self.other, strict=True)
+        return [
+            pair for pair in pairs if not {cell.judgement for cell in pair} & {None, "undecided"}
+        ]
+
+    @property
+    def turned(self) -> list[tuple[Cell, Cell]]:
+        """The cells that one way says yes to and the other no."""
+        return [(a, b) for a, b in self.decided if a.judgement != b.judgement]
+
+    @property
+    def answer(self) -> Literal["yes", "no", "not known"]:
+        """Whether the claim hangs on it.
+
+        Yes if a cell turns; no if none does and both ways decide at least half of the cells.
+        """
+        if self.turned:
+            return "yes"
+        enough = self.one and len(self.decided) >= ENOUGH * len(self.one)
+        return "no" if enough else "not known"
+
+
+def swing(hinge: Hinge, evidence: Evidence) -> Swing:
+    """Ask a claim both ways.
+
+    Raises:
+        RecordError: The two ways have different numbers of cells.
+    """
+    one, other = (tuple(way.cells(evidence)) for way in hinge.ways)
+    if len(one) != len(other):
+        raise RecordError(
+            f"The two ways of asking {hinge.claim} about {hinge.on} have {len(one)} and "
+            f"{len(other)} cells: let them differ in one thing."
+        )
+    return Swing(hinge, one, other)

@@ -1,0 +1,54 @@
+"""A claim hangs on a thing if a cell says yes one way and no the other, and only then."""
+
+from __future__ import annotations
+
+import pytest
+
+from peftlab.claims import hinge_table, swing
+from peftlab.errors import RecordError
+from tests.claims.made import CLAIMS, SMALL, fill, hinge, read, write
+
+AGAINST_OTHER = SMALL.replace("claimed", 'against = "other", claimed')
+#: Accuracy of full fine-tuning is 0.7.
+HIGH, LOW = 0.9, 0.5
+
+
+@pytest.mark.parametrize(
+    ("lora", "other", "answer", "turned"),
+    [
+        ((HIGH, HIGH), LOW, "no", 0),  # yes both ways
+        ((LOW, LOW), HIGH, "no", 0),  # no both ways
+        ((0.8, 0.8), HIGH, "yes", 2),
+        ((0.8, 0.7), HIGH, "yes", 1),  # where full fine-tuning ties nothing turns
+        ((0.7, 0.7), LOW, "not known", 0),
+        ((HIGH, 0.7), LOW, "no", 0),  # half of the cells are decided both ways
+    ],
+)
+def test_the_answer(tmp_path, lora, other, answer, turned):
+    scores = {"full": (0.7, 0.7), "lora-8": lora, "other": (other, other)}
+    write(tmp_path)
+    fill(tmp_path, lambda task, label: scores[label][task == "glue/mrpc"])
+    ledger, evidence = read(tmp_path, CLAIMS + hinge(other=AGAINST_OTHER))
+    found = swing(ledger.hinges[0], evidence)
+    assert found.answer == answer
+    assert len(found.turned) == turned
+    row = hinge_table(ledger, evidence).iloc[0]
+    assert row["does it"].startswith(answer)
+    assert ("turn" in row["does it"]) == (turned > 0)
+    assert "2 cells" in row["finds"]
+
+
+def test_without_records_nothing_is_known(tmp_path):
+    write(tmp_path)
+    ledger, evidence = read(tmp_path, CLAIMS + hinge(other=AGAINST_OTHER))
+    assert swing(ledger.hinges[0], evidence).answer == "not known"
+    row = hinge_table(ledger, evidence).iloc[0]
+    assert (row["finds"], row["does it"]) == ("no record yet", "not known")
+
+
+def test_ways_with_different_cells_are_refused(tmp_path):
+    write(tmp_path)
+    one_task = SMALL.replace("claimed", 'tasks = ["glue/mrpc"], claimed')
+    ledger, evidence = read(tmp_path, CLAIMS + hinge(other=one_task))
+    with pytest.raises(RecordError, match="have 2 and 1 cells"):
+        swing(ledger.hinges[0], evidence)
