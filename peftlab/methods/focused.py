@@ -220,9 +220,15 @@ class Selection:
         return self._adapters(self.layers, changes)
 
     def random(self, seed: int, **changes: Any) -> AdaptableFocused:
-        """Return a control: as many layers, drawn from all by a seed of their own."""
-        drawn = random.Random(seed).sample(range(len(self.logits)), len(self.layers))
-        return self._adapters(tuple(sorted(drawn)), changes)
+        """Return a control: as many layers, drawn by a seed of their own, and not the same set.
+
+        Where all layers were selected, or none, there is no other set.
+        """
+        numbers = random.Random(seed)
+        drawn = self.layers
+        while drawn == self.layers and 0 < len(drawn) < len(self.logits):
+            drawn = tuple(sorted(numbers.sample(range(len(self.logits)), len(self.layers))))
+        return self._adapters(drawn, changes)
 
     def top(self, **changes: Any) -> AdaptableFocused:
         """Return a control: as many layers, the topmost ones."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -200,7 +201,9 @@ def test_focused_form_and_controls(switched):
     assert selection.focused(activation="relu").activation == "relu"
     assert selection.top().layers == (1, 2)
     drawn = {selection.random(seed).layers for seed in range(30)}
-    assert drawn == {(0, 1), (0, 2), (1, 2)}
+    assert drawn == {(0, 1), (1, 2)}  # never the selected ones
+    whole = replace(selection, logits=((0.0, 1.0),) * 3)
+    assert whole.random(0).layers == (0, 1, 2)  # there is no other set
     assert selection.random(3) == selection.random(3)
 
 
