@@ -37,7 +37,9 @@ class TrainingRatio(Trained):
     of: chains.Unit
     earlier: Counted = "all"
 
-    def _estimate(self, evidence: Evidence, ours: list[Record], theirs: list[Record]) -> Estimate:
+    def _estimate(
+        self, evidence: Evidence, groups: Groups, ours: list[Record], theirs: list[Record]
+    ) -> Estimate:
         counts = counted(self.earlier, ours[0].settings.task)
         records = evidence.records(self.experiment)
         return chains.path_ratio(ours, theirs, records, counts, self.of)

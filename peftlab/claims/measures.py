@@ -217,20 +217,26 @@ def size_ratio(ours: Runs, theirs: Runs, of: Counted) -> Estimate:
     return Estimate(found.estimate, found.low, found.high, found.n, found.over, ratio=True)
 
 
-def stopping(patience: int) -> Reached:
-    """Return where the rule of patience ends a run, judged once an epoch."""
+def stopping(patience: int, majority: Runs = ()) -> Reached:
+    """Return where the rule of patience ends a run, judged once an epoch.
+
+    Args:
+        patience: Epochs.
+        majority: Of the control: a run that is not clearly above it has no end yet.
+    """
+    floor = targets.clearly_above(majority)
 
     def step(run: Record) -> float:
         assert run.sizes is not None  # the run is ok
         batch = int(str(run.settings.training["batch_size"]))
-        return targets.stopped(run, patience, math.ceil(run.sizes.train / batch)).step
+        return targets.stopped(run, patience, math.ceil(run.sizes.train / batch), floor).step
 
     return step
 
 
 def reaching(baseline: Runs, slack: float) -> Reached:
-    """Return where a run comes to the baseline's validation loss."""
-    goal = targets.target(baseline, slack)
+    """Return where a run comes to the validation loss that every run of the baseline reaches."""
+    goal = targets.target(baseline, slack, max)
     return lambda run: targets.reached(run, goal)
 
 

@@ -17,6 +17,7 @@ from peftlab.claims.evidence import POCKET, Evidence, Groups, Place
 from peftlab.claims.region import Estimate
 from peftlab.costs.plan import Pair
 from peftlab.errors import SettingsError
+from peftlab.experiments.plan import MAJORITY
 from peftlab.results.comparison.targets import label_in
 from peftlab.results.records.run import Record
 
@@ -54,13 +55,13 @@ class Trained(OfExperiment):
 
     def _compared(self, evidence: Evidence, place: Place, groups: Groups, label: str) -> Cell:
         ours, theirs = groups[label], groups[str(self.against)]
-        estimate = self._estimate(evidence, ours, theirs) if ours and theirs else None
+        estimate = self._estimate(evidence, groups, ours, theirs) if ours and theirs else None
         ids = {r.id for r in (*ours, *theirs)}
         return self._cell(f"{place}, {label}", place.encoder, estimate, ids, weights=True)
 
     @abstractmethod
     def _estimate(
-        self, evidence: Evidence, ours: list[Record], theirs: list[Record]
+        self, evidence: Evidence, groups: Groups, ours: list[Record], theirs: list[Record]
     ) -> Estimate | None: ...
 
 
@@ -70,7 +71,9 @@ class ScoreDifference(Trained):
     measure: Literal["score difference"]
     metric: str | None = None
 
-    def _estimate(self, evidence: Evidence, ours: list[Record], theirs: list[Record]) -> Estimate:
+    def _estimate(
+        self, evidence: Evidence, groups: Groups, ours: list[Record], theirs: list[Record]
+    ) -> Estimate:
         return measures.score_difference(ours, theirs, self.metric)
 
 
@@ -89,7 +92,9 @@ class TransferDifference(Trained):
                     "has none: give it transfer tasks, or name others in tasks."
                 )
 
-    def _estimate(self, evidence: Evidence, ours: list[Record], theirs: list[Record]) -> Estimate:
+    def _estimate(
+        self, evidence: Evidence, groups: Groups, ours: list[Record], theirs: list[Record]
+    ) -> Estimate:
         return measures.transfer_difference(ours, theirs)
 
 
@@ -99,7 +104,9 @@ class SizeRatio(Trained):
     measure: Literal["recorded size ratio"]
     of: measures.Counted = "trainable"
 
-    def _estimate(self, evidence: Evidence, ours: list[Record], theirs: list[Record]) -> Estimate:
+    def _estimate(
+        self, evidence: Evidence, groups: Groups, ours: list[Record], theirs: list[Record]
+    ) -> Estimate:
         return measures.size_ratio(ours, theirs, self.of)
 
 
@@ -107,8 +114,9 @@ class RunRatio(Trained):
     """What a run costs up to a point, over what a run of another method does.
 
     Attributes:
-        until: ``"stop"``: where the first paper's rule of patience ends it; ``"target"``: where it
-            comes to the validation loss of ``against``.
+        until: ``"stop"``: where the first paper's rule of patience ends it, once it is clearly
+            above the majority class; ``"target"``: where it comes to the validation loss that every
+            run of ``against`` reaches.
         unit: ``"steps"``, or what a step of the cost experiment has: ``"seconds"``, ``"flops"`` or
             ``"trainer flops"``.
         cost: Name of a cost experiment; not for steps.
@@ -147,7 +155,7 @@ class RunRatio(Trained):
                 )
 
     def _estimate(
-        self, evidence: Evidence, ours: list[Record], theirs: list[Record]
+        self, evidence: Evidence, groups: Groups, ours: list[Record], theirs: list[Record]
     ) -> Estimate | None:
         step = measures.ONE
         if self.cost is not None:
@@ -163,7 +171,7 @@ class RunRatio(Trained):
             if label != against:
                 step = measures.step_ratio(costs[0], label, against, self.unit)
         if self.until == "stop":
-            reach = measures.stopping(self.patience)
+            reach = measures.stopping(self.patience, groups.get(MAJORITY, []))
         else:
             reach = measures.reaching(theirs, self.slack)
         return measures.run_ratio(ours, theirs, reach, step)

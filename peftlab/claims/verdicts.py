@@ -90,14 +90,17 @@ class Finding:
 def middle(cells: Iterable[Cell]) -> dict[str, float | None]:
     """Return ``estimate``, ``low``, ``high`` and ``n`` of cells as :meth:`Finding.row` does."""
     estimates = [cell.estimate for cell in cells if cell.estimate is not None]
-    if not estimates:
-        return dict.fromkeys(("estimate", "low", "high", "n"))
-    return {
-        "estimate": _finite(median(e.value for e in estimates)),
-        "low": _finite(min(e.low for e in estimates)),
-        "high": _finite(max(e.high for e in estimates)),
-        "n": min(e.n for e in estimates),
-    }
+    numbers: dict[str, float | None] = dict.fromkeys(("estimate", "low", "high", "n"))
+    for name, of, middle_of in (
+        ("estimate", "value", median),
+        ("low", "low", min),
+        ("high", "high", max),
+    ):
+        known = [x for x in (getattr(each, of) for each in estimates) if not math.isnan(x)]
+        numbers[name] = _finite(middle_of(known)) if known else None
+    if estimates:
+        numbers["n"] = min(each.n for each in estimates)
+    return numbers
 
 
 def verdict(checks: Sequence[Sequence[Judgement | None]], out_of_reach: bool = False) -> Verdict:

@@ -82,10 +82,13 @@ def test_the_rule_of_stopping_judges_once_an_epoch():
     run = run.replaced(settings=settings)  # 100 rows: an epoch has 10 steps, as between evaluations
     assert m.stopping(1)(run) == 30
     assert m.stopping(2)(run) == math.inf
+    majority = record("majority", accuracy=0.9, rate=None)
+    assert m.stopping(1, [majority])(run) == math.inf  # it has not begun to learn
 
 
 def test_a_target_is_the_baselines():
-    theirs = [curve_run("full", 0, [0.6, 0.4, 0.5])]
+    # that all of its runs reach
+    theirs = [curve_run("full", n, c) for n, c in enumerate([[0.6, 0.4, 0.5], [0.6, 0.5, 0.3]])]
     assert m.reaching(theirs, 0.0)(curve_run("lora", 0, [0.5, 0.41, 0.39])) == 30
     assert m.reaching(theirs, 0.1)(curve_run("lora", 0, [0.5, 0.41, 0.39])) == 20
 

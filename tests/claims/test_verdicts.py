@@ -8,8 +8,9 @@ import math
 import pytest
 
 from peftlab.claims import Estimate, Region, findings
+from peftlab.claims.checks import Cell
 from peftlab.claims.tables import commands, text
-from peftlab.claims.verdicts import VERDICTS, scope, verdict
+from peftlab.claims.verdicts import VERDICTS, middle, scope, verdict
 from tests.claims.made import CLAIMS, fill, read, write
 
 YES, NO, TIE = "reproduced", "not reproduced", "undecided"
@@ -158,6 +159,19 @@ def test_rows_are_json_with_a_verdict_of_the_list(tmp_path):
     (row,) = json.loads(json.dumps([f.row() for f in findings(*read(tmp_path))], allow_nan=False))
     assert set(row) == {"id", "verdict", "scope", "estimate", "low", "high", "n", "records"}
     assert row["verdict"] in VERDICTS
+
+
+def test_what_is_not_known_is_left_out_of_the_middle():
+    unknown = between(math.nan, math.nan)
+    estimates = [between(0.6, 0.8), unknown, between(0.5, 0.7), between(0.4, 0.6), unknown]
+    cells = [
+        Cell("x", "y", Region(above=0), each, "tiny", True, (), ())
+        for order in (estimates, estimates[::-1])
+        for each in order
+    ]
+    for some in (cells[:5], cells[5:]):
+        assert middle(some) == pytest.approx({"estimate": 0.6, "low": 0.4, "high": 0.8, "n": 3})
+    assert middle(cells[1:2]) == {"estimate": None, "low": None, "high": None, "n": 3}
 
 
 def test_the_scope_is_computed(tmp_path):

@@ -9,7 +9,7 @@ records and measured costs of a step; it knows no training.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -48,12 +48,17 @@ class Stop(NamedTuple):
     score: float
 
 
-def target(baseline: Iterable[Record], slack: float = 0.0) -> float:
+def target(
+    baseline: Iterable[Record],
+    slack: float = 0.0,
+    over: Callable[[list[float]], float] = median,
+) -> float:
     """Return (1 + slack) · median over seeds of the lowest validation loss.
 
     Args:
         baseline: Runs of one method that differ in the seed.
         slack: Share of the loss by which the target is easier.
+        over: Of the seeds; ``max`` is a target that every run of the baseline reaches.
 
     Raises:
         RecordError: There is no run, or one without a validation loss.
@@ -61,7 +66,7 @@ def target(baseline: Iterable[Record], slack: float = 0.0) -> float:
     lowest = [min(value for _, value in losses(record)) for record in baseline]
     if not lowest:
         raise RecordError("There is no run to take a target from: name a baseline that was run.")
-    return (1 + slack) * median(lowest)
+    return (1 + slack) * over(lowest)
 
 
 def losses(record: Record) -> list[tuple[int, float]]:
@@ -83,7 +88,26 @@ def reached(record: Record, goal: float) -> float:
     return next((float(step) for step, loss in losses(record) if loss <= goal), math.inf)
 
 
-def stopped(record: Record, patience: int, every: int) -> Stop:
+def clearly_above(majority: Iterable[Record]) -> float:
+    r"""Return what a development score must be above to show that something was learned.
+
+    :math:`q + 2 \sqrt{q (1 - q) / n}` with the score q of the most frequent class on n rows: what
+    it has itself, and two standard errors of a share; 0 for a metric that gives it nothing, such as
+    the F1 of entities.
+
+    Args:
+        majority: Runs of the control ``majority`` on one task; minus infinity without any.
+    """
+    floor = -math.inf
+    for record in majority:
+        share = record.score("dev")
+        assert record.sizes is not None  # the run is ok
+        spread = max(share * (1 - share), 0.0) / record.sizes.dev
+        floor = max(floor, share + 2 * math.sqrt(spread))
+    return floor
+
+
+def stopped(record: Record, patience: int, every: int, floor: float = -math.inf) -> Stop:
     """Say where a run would have ended that stops once its score has not risen for a while.
 
     The first paper's rule: judged once an epoch by the main metric on the development split, it
@@ -94,6 +118,8 @@ def stopped(record: Record, patience: int, every: int) -> Stop:
             where it ends.
         patience: Judgements without a new best that end it.
         every: Steps between two judgements; a multiple of the steps between evaluations.
+        floor: See :func:`clearly_above`. Below it nothing is counted: the rule would else end a run
+            that has not begun to learn, and call that quick.
 
     Returns:
         The step, infinite if the run was over before the rule ended it, and the best score so far.
@@ -104,6 +130,8 @@ def stopped(record: Record, patience: int, every: int) -> Stop:
             continue
         score = point.metrics[record.main_metric]
         best, stale = (score, 0) if score > best else (best, stale + 1)
+        if best <= floor:
+            stale = 0
         if stale == patience:
             return Stop(float(point.step), best)
     return Stop(math.inf, best)
@@ -202,7 +230,7 @@ def stop_table(
     """Return what each method costs up to where a rule of patience stops it.
 
     Args:
-        records: As for :func:`reach_table`.
+        records: As for :func:`reach_table`; of the control ``majority`` comes the floor.
         cost: As for :func:`reach_table`.
         patience: See :func:`stopped`.
         every: See :func:`stopped`.
@@ -216,13 +244,15 @@ def stop_table(
     """
     import pandas as pd
 
+    records = list(records)
+    floor = clearly_above(r for r in records if r.settings.learning_rate is None)
     groups = _groups(records, baseline)
-    base, _ = _bounded(groups[baseline], patience, every)
+    base, _ = _bounded(groups[baseline], patience, every, floor)
     base_price = price(groups[baseline][0], cost)
     rows = []
     for label, runs in groups.items():
-        stops = [stopped(run, patience, every) for run in runs]
-        steps, bound = _bounded(runs, patience, every)
+        stops = [stopped(run, patience, every, floor) for run in runs]
+        steps, bound = _bounded(runs, patience, every, floor)
         row: dict[str, object] = {
             **_run(label, runs),
             "stopped": sum(math.isfinite(stop.step) for stop in stops),
@@ -235,12 +265,12 @@ def stop_table(
     return pd.DataFrame(rows, columns=list(STOPPED))
 
 
-def _bounded(runs: Sequence[Record], patience: int, every: int) -> tuple[float, bool]:
+def _bounded(runs: Sequence[Record], patience: int, every: int, floor: float) -> tuple[float, bool]:
     """Return the median step at which the rule ends runs, or their length, and whether it is that.
 
     Length counts where the rule did not end most of them.
     """
-    steps = median(stopped(run, patience, every).step for run in runs)
+    steps = median(stopped(run, patience, every, floor).step for run in runs)
     if math.isfinite(steps):
         return steps, False
     return float(min(run.evaluations[-1].step for run in runs)), True

@@ -7,7 +7,15 @@ import math
 import pytest
 
 from peftlab.errors import RecordError
-from peftlab.results.comparison.targets import reach_table, reached, stop_table, stopped, target
+from peftlab.results.comparison.targets import (
+    clearly_above,
+    losses,
+    reach_table,
+    reached,
+    stop_table,
+    stopped,
+    target,
+)
 from peftlab.results.records.run import EvaluationPoint
 from tests.results.made import CURVES, SPEED, cost_record, curve_cost, curve_run, curve_runs, record
 
@@ -16,6 +24,8 @@ def test_the_target_is_the_median_of_the_lowest_losses():
     full = [r for r in curve_runs() if r.settings.method_label == "full"]
     assert target(full) == 0.4
     assert target(full, slack=0.1) == pytest.approx(0.44)
+    assert target(full, 0.0, max) == max(min(loss for _, loss in losses(r)) for r in full)
+    assert target(full, 0.0, max) > target(full)
     with pytest.raises(RecordError, match="no run to take a target from"):
         target([])
 
@@ -37,6 +47,30 @@ def test_patience_counts_judgements_without_a_new_best():
     # judged at 20, 40, 60 only
     assert stopped(one, patience=1, every=20) == (40, 0.7)
     assert stopped(one, patience=2, every=20) == (math.inf, 0.9)
+
+
+def test_a_run_that_has_not_begun_to_learn_is_not_stopped():
+    one = curve_run("full", 0, [0.5] * 6, scores=[0.5, 0.5, 0.5, 0.8, 0.7, 0.7])
+    assert stopped(one, patience=2, every=10) == (30, 0.5)
+    assert stopped(one, patience=2, every=10, floor=0.5) == (60, 0.8)
+    assert stopped(one, patience=3, every=10, floor=0.5) == (math.inf, 0.8)
+    assert stopped(one, patience=2, every=10, floor=0.9) == (math.inf, 0.8)
+
+
+def test_clearly_above_the_majority():
+    made = record("majority", accuracy=0.6, rate=None)
+    share, rows = made.score("dev"), made.sizes.dev
+    expected = share + 2 * math.sqrt(share * (1 - share) / rows)
+    assert clearly_above([made]) == pytest.approx(expected)
+    nothing = made.replaced(metrics=made.metrics | {"dev": {made.main_metric: 0.0}})
+    assert clearly_above([nothing]) == 0
+    assert clearly_above([]) == -math.inf
+
+
+def test_the_table_of_the_rule_asks_the_majority():
+    majority = record("majority", accuracy=0.9, rate=None)
+    table = stop_table([*curve_runs(), majority], curve_cost(), patience=1, every=10)
+    assert not table["stopped"].any()
 
 
 def test_the_table_has_steps_seconds_and_flops_with_their_ratios():
