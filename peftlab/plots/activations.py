@@ -16,7 +16,8 @@ from peftlab.plots import page
 from peftlab.plots.page import Plot
 from peftlab.results.records.run import LearnedActivation, Record
 
-POINTS = 101
+#: Of a line; of these, every so-manieth is in the table behind the figure.
+POINTS, TOLD = 101, 25
 
 
 def activations(records: Sequence[Record]) -> Plot:
@@ -39,12 +40,13 @@ def activations(records: Sequence[Record]) -> Plot:
         raise RecordError("No record has a learned activation: run a method with rational ones.")
     names = list(dict.fromkeys(_name(r) for r in runs))
     layers = sorted({a.layer for r in runs for a in r.activations})
-    table = pd.DataFrame(
+    lines = pd.DataFrame(
         {"task": _name(r), "layer": a.layer + 1, "run": r.id, "x": x, "R(x)": y}
         for r in runs
         for a in r.activations
         for x, y in zip(*curve(a), strict=True)
     )
+    table = lines[lines.index % POINTS % TOLD == 0]
     colours = page.styles(names)
 
     def draw(figure: Figure, theme: dict[str, Any]) -> None:
@@ -53,7 +55,7 @@ def activations(records: Sequence[Record]) -> Plot:
             for j, layer in enumerate(layers):
                 axis = panels[i][j]
                 axis.axhline(1, color=theme["ink"], linewidth=0.8, linestyle="--")
-                here = table[(table["task"] == name) & (table["layer"] == layer + 1)]
+                here = lines[(lines["task"] == name) & (lines["layer"] == layer + 1)]
                 for _, line in here.groupby("run"):
                     axis.plot(line["x"], line["R(x)"], color=colours[name][0], linewidth=1.2)
                 axis.tick_params(labelsize="x-small", pad=1)
