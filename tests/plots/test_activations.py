@@ -54,7 +54,7 @@ def test_a_panel_for_each_layer_task_and_size() -> None:
     assert high == pytest.approx(3 * low)
     assert "one, 375 rows, layer 1: -1.00 to 1.50" in plot.alt
     assert set(plot.table["layer"]) == {1, 4}
-    told = plot.table.groupby(["run", "layer"])["x"].agg(["min", "max", "size"])
+    told = plot.table.groupby(["task", "run", "layer"])["x"].agg(["min", "max", "size"])
     assert told.drop_duplicates().to_numpy().tolist() == [[-1.0, 3.0, 5.0]]
 
 
