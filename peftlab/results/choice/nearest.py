@@ -206,15 +206,19 @@ class Costs:
         return Ratio(*(times * end for end in step))
 
     def _nearest(self, records: Sequence[CostRecord], mode: str, batch: int) -> CostRecord | None:
-        """Return the cell of the encoder nearest in size, then nearest in tokens and length."""
+        """Return the cell of the encoder nearest in size, then nearest in tokens and length.
+
+        Of equally near ones that counts which has timed most methods.
+        """
         size, length = counts(self.baseline).backbone, self.needs.length
 
-        def distance(record: CostRecord) -> tuple[float, float, float, str]:
+        def distance(record: CostRecord) -> tuple[float, float, float, int, str]:
             found = record.candidates[record.settings.baseline].parameters
             return (
                 abs(math.log(found.backbone / size)) if found else math.inf,
                 abs(math.log(record.settings.tokens / (batch * length))),
                 abs(math.log(record.settings.length / length)),
+                -sum(bool(each.seconds) for each in record.candidates.values()),
                 record.id,
             )
 

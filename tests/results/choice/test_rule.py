@@ -195,6 +195,15 @@ def test_the_nearest_cell_is_taken_and_named() -> None:
     assert only_far.measured["time"] == "cells: far, 8 × 32 tokens, cpu"
 
 
+def test_of_equally_near_cells_the_one_that_timed_most_methods_counts() -> None:
+    whole = cost()
+    few = {k: v for k, v in whole.candidates.items() if k in ("full", "lora")}
+    small = whole.model_copy(update={"experiment": "few", "candidates": few})
+    for name in ("0", "z"):  # whichever comes first by its name
+        cells = [small.model_copy(update={"id": name}), whole]
+        assert choose(EQUAL, cells, Needs(rows=100)).measured["time"].startswith("cells:")
+
+
 def test_what_is_not_measured_has_no_rank() -> None:
     records = [*EQUAL, *runs("unknown")]
     choice = choose(records, [cost()], Needs(rows=100))
