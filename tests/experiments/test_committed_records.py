@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from scipy.stats import binom
 
 from peftlab import experiments
 from peftlab.costs import CostExperiment
@@ -72,8 +73,11 @@ def test_a_record_names_machine_versions_and_a_clean_commit(name):
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_what_is_trained_beats_the_majority_class(name):
-    """A model that only predicts the most frequent label has not been trained, whatever it cost."""
-    table = summarise(records(name))
+    """A model that only predicts the most frequent label has not been trained, whatever it cost.
+
+    From fewer than a hundred rows it may have learned nothing: that is a finding, not a fault.
+    """
+    table = summarise(r for r in records(name) if r.sizes is None or r.sizes.train >= 100)
     table = table[~table["random_weights"] & ~table["task"].isin(UNSOLVED)]
     for _, cells in table.groupby(["encoder", "task"]):
         majority = cells[cells["method"] == "majority"]["mean"]
@@ -155,12 +159,16 @@ def test_a_cost_experiment_is_measured_to_the_end(name):
 
 @pytest.mark.parametrize("name", [n for n in MEASURED if n != "cost-flops"])
 def test_full_fine_tuning_against_itself_is_a_tie(name):
-    """Else the machine was too busy, or the instrument is wrong; of many, some miss by chance."""
+    """Else the machine was too busy, or the instrument is wrong.
+
+    Of intervals of 95 % some miss by chance, but not more than chance makes likely.
+    """
     again = [
         comparison(record).ratio(record.settings.baseline + AGAIN)
         for record in COSTS.load_all(name)
     ]
-    assert sum(ratio.tie for ratio in again) >= 0.8 * len(again)
+    missed = sum(not ratio.tie for ratio in again)
+    assert binom.sf(missed - 1, len(again), 0.05) > 0.05
 
 
 def test_a_step_here_is_not_slower_than_in_other_libraries():
