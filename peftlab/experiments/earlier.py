@@ -52,8 +52,8 @@ class Uses(Strict):
             afterwards: what was forgotten is the difference to that run's own scores.
         layers: The run of the method ``adaptable`` whose switches say in which layers the method
             (``adaptable-focused``) has adapters.
-        control: Take as many ``"random"`` layers instead, drawn by the run's seed, or the ``"top"``
-            ones.
+        control: Take as many ``"random"`` layers instead, another set that the run's seed draws, or
+            the ``"top"`` ones.
     """
 
     language: str | None = None
