@@ -61,9 +61,11 @@ class Estimate:
 
     def __str__(self) -> str:
         """Print no more digits than the interval allows."""
-        if self.low == self.high:
+        if self.low == self.high and math.isfinite(self.value):
             return f"{self.value:,.4g}" if abs(self.value) < 1000 else f"{self.value:,.0f}"
-        return with_interval(self.value, self.low, self.high)
+        # A ratio of zero is a run that was never waited for to the end: only its bound is known.
+        value = -math.inf if self.ratio and self.value == 0 else self.value
+        return with_interval(value, self.low, self.high)
 
 
 class Region(Strict):

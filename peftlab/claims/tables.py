@@ -13,7 +13,6 @@ from peftlab.claims.evidence import Evidence
 from peftlab.claims.hinges import swing
 from peftlab.claims.ledger import Ledger
 from peftlab.claims.verdicts import VERDICTS, Finding, middle
-from peftlab.timing.intervals import with_interval
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -21,16 +20,9 @@ if TYPE_CHECKING:
 
 def ours(cells: Sequence[Cell]) -> str:
     """Return the median of cells with the range of their intervals, and how many they are."""
-    there = [cell.estimate for cell in cells if cell.estimate is not None]
-    if len(there) == 1:
-        return str(there[0])
-    numbers = middle(cells)
-    value, low, high = numbers["estimate"], numbers["low"], numbers["high"]
-    if value is None:
-        return "not finite" if there else ""
-    low, high = (math.nan if x is None else x for x in (low, high))
-    told = with_interval(value, low, high) if high > low else f"{value:.4g}"
-    return f"{told}, {len(there)} cells"
+    found = middle(cells)
+    known = sum(cell.estimate is not None for cell in cells)
+    return "" if found is None else f"{found}{f', {known} cells' * (known > 1)}"
 
 
 def power(found: Finding) -> str:

@@ -24,7 +24,7 @@ from typing import Any, Literal
 from peftlab.claims.checks import Cell
 from peftlab.claims.evidence import Evidence
 from peftlab.claims.ledger import Claim, Ledger
-from peftlab.claims.region import Judgement
+from peftlab.claims.region import Estimate, Judgement
 
 Verdict = Literal["reproduced", "partly", "not reproduced", "undecided", "open", "out of reach"]
 VERDICTS: tuple[Verdict, ...] = (
@@ -78,29 +78,32 @@ class Finding:
         one of them (0: counted, not sampled). What is not known or not finite is None.
         """
         records = sorted({each for cell in self.cells for each in cell.records})
+        found = middle(self.first)
+        numbers = ("estimate", "value"), ("low", "low"), ("high", "high")
         return {
             "id": self.claim.id,
             "verdict": self.verdict,
             "scope": self.scope,
-            **middle(self.first),
+            **{name: found and _finite(getattr(found, of)) for name, of in numbers},
+            "n": found and found.n,
             "records": records,
         }
 
 
-def middle(cells: Iterable[Cell]) -> dict[str, float | None]:
-    """Return ``estimate``, ``low``, ``high`` and ``n`` of cells as :meth:`Finding.row` does."""
+def middle(cells: Iterable[Cell]) -> Estimate | None:
+    """Return the median of the estimates of cells, with the range of their intervals.
+
+    What is not known is left out; None if there is no estimate. ``n`` is the fewest of one of them.
+    """
     estimates = [cell.estimate for cell in cells if cell.estimate is not None]
-    numbers: dict[str, float | None] = dict.fromkeys(("estimate", "low", "high", "n"))
-    for name, of, middle_of in (
-        ("estimate", "value", median),
-        ("low", "low", min),
-        ("high", "high", max),
-    ):
-        known = [x for x in (getattr(each, of) for each in estimates) if not math.isnan(x)]
-        numbers[name] = _finite(middle_of(known)) if known else None
-    if estimates:
-        numbers["n"] = min(each.n for each in estimates)
-    return numbers
+    if not estimates:
+        return None
+    value, low, high = (
+        middle_of([x for x in (getattr(each, of) for each in estimates) if x == x] or [math.nan])
+        for of, middle_of in (("value", median), ("low", min), ("high", max))
+    )
+    fewest = min(estimates, key=lambda each: each.n)
+    return Estimate(value, low, high, fewest.n, fewest.over, fewest.ratio)
 
 
 def verdict(checks: Sequence[Sequence[Judgement | None]], out_of_reach: bool = False) -> Verdict:

@@ -174,7 +174,7 @@ def cells(found: Finding) -> Plot:
     said = "; ".join(
         f"{row['what']}, {row['cell']}: {cell.estimate}, {row['judgement']}"
         for row, cell in zip(rows, (c for group in checks.values() for c in group), strict=True)
-    ).replace("nan", "not known")
+    )
     alt = f"Cells of the claim {found.claim.id}, verdict {found.verdict}. {said}."
     return page.plot(
         draw, pd.DataFrame(rows), alt, 7.3, 0.6 + sum(0.75 + 0.27 * len(g) for g in checks.values())

@@ -117,6 +117,13 @@ def significant(value: float, spread: float, digits: int = 2) -> str:
 
 
 def with_interval(value: float, low: float, high: float) -> str:
-    """Print a value and its interval, each with no more digits than the interval allows."""
+    """Print a value and its interval, each with no more digits than the interval allows.
+
+    A value that is not finite is told by the bound that is known of it: ``"above 1.465"``.
+    """
+    if not math.isfinite(value):
+        if value > 0 and 0 < low < math.inf:
+            return f"above {low:.4g}"
+        return f"below {high:.4g}" if not value > 0 and math.isfinite(high) else "not known"
     value_, low_, high_ = (significant(x, high - low) for x in (value, low, high))
-    return f"{value_} [{low_}, {high_}]"
+    return f"{value_} [{low_}, {high_}]".replace("inf", "∞")

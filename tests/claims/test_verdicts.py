@@ -9,7 +9,7 @@ import pytest
 
 from peftlab.claims import Estimate, Region, findings
 from peftlab.claims.checks import Cell
-from peftlab.claims.tables import commands, text
+from peftlab.claims.tables import commands, ours, text
 from peftlab.claims.verdicts import VERDICTS, middle, scope, verdict
 from tests.claims.made import CLAIMS, fill, read, write
 
@@ -170,8 +170,30 @@ def test_what_is_not_known_is_left_out_of_the_middle():
         for each in order
     ]
     for some in (cells[:5], cells[5:]):
-        assert middle(some) == pytest.approx({"estimate": 0.6, "low": 0.4, "high": 0.8, "n": 3})
-    assert middle(cells[1:2]) == {"estimate": None, "low": None, "high": None, "n": 3}
+        found = middle(some)
+        assert found is not None
+        assert (found.value, found.low, found.high, found.n) == pytest.approx((0.6, 0.4, 0.8, 3))
+        assert ours(some) == "0.60 [0.40, 0.80], 5 cells"
+    assert ours(cells[1:2]) == "not known"
+    assert middle([]) is None
+    assert ours([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "text"),
+    [
+        (math.inf, 1.465, math.inf, "above 1.465"),
+        (0.0, 0.0, 0.25, "below 0.25"),
+        (math.nan, 0.0, math.inf, "not known"),
+        (math.inf, 0.0, math.inf, "not known"),
+        (1.5, 1.2, math.inf, "1.5 [1.2, ∞]"),
+    ],
+)
+def test_what_has_no_bound_is_told_in_words(value, low, high, text):
+    found = Estimate(value, low, high, 3, "seeds", ratio=True)
+    assert str(found) == text
+    cell = Cell("x", "y", Region(above=1), found, "tiny", True, (), ())
+    assert ours([cell, cell]) == f"{text}, 2 cells"
 
 
 def test_the_scope_is_computed(tmp_path):

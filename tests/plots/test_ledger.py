@@ -1,0 +1,55 @@
+"""The ledger at a glance: every claim's cells are counted once, and its verdict stands beside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from peftlab.claims import Estimate, Finding, Region
+from peftlab.claims.checks import Cell
+from peftlab.claims.ledger import Claim
+from peftlab.errors import RecordError
+from peftlab.plots.ledger import KINDS, verdicts
+
+
+def cell(name: str, value: float | None, width: float = 0.1) -> Cell:
+    found = None if value is None else Estimate(value, value - width, value + width, 3, "seeds")
+    return Cell("score", name, Region(above=0), found, "tiny", True, (), ("small",))
+
+
+def finding(name: str, verdict: Any, *cells: Cell) -> Finding:
+    claim = Claim(id=name, paper="one", claim="It is more.", protocol="Compare.", open_parts="No.")
+    return Finding(claim, verdict, ("small encoder",), cells, ())
+
+
+MADE = (
+    finding("C1.1", "partly", cell("a", 1), cell("b", 2), cell("c", -1), cell("d", 0.05)),
+    finding("C1.2", "open", cell("a", None), cell("b", None)),
+    finding("C1.3", "out of reach"),
+)
+
+
+def test_every_cell_is_counted_once() -> None:
+    table = verdicts(MADE).table.set_index("id")
+    assert list(table.loc["C1.1", [name for name, _, _ in KINDS.values()]]) == [2, 1, 1, 0]
+    assert list(table.loc["C1.2", [name for name, _, _ in KINDS.values()]]) == [0, 0, 0, 2]
+    assert list(table["cells"]) == [4, 2, 0]
+
+
+def test_bars_are_shares_one_after_the_other_and_the_verdict_stands_beside() -> None:
+    plot = verdicts(MADE)
+    (axis,) = plot.figure.get_axes()
+    first = [bars.patches[0] for bars in axis.containers]  # type: ignore[attr-defined]
+    assert [bar.get_x() for bar in first] == pytest.approx([0, 0.5, 0.75, 1])
+    assert [bar.get_width() for bar in first] == pytest.approx([0.5, 0.25, 0.25, 0])
+    (beside,) = axis.child_axes
+    told = [text.get_text() for text in beside.get_yticklabels()]
+    assert told == ["partly, 4 cells", "open, 2 cells", "out of reach, 0 cells"]
+    assert "C1.1, partly: 2 yes, 1 no, 1 undecided" in plot.alt
+    assert "C1.3, out of reach: no cell" in plot.alt
+
+
+def test_without_claims_there_is_a_sentence() -> None:
+    with pytest.raises(RecordError, match="no claim to draw"):
+        verdicts([])
