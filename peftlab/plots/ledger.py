@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from peftlab.claims.region import Judgement
 from peftlab.errors import RecordError
 from peftlab.plots import page
 from peftlab.plots.page import Plot
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from peftlab.claims import Finding
 
 #: Judgement of a cell → heading, colour, hatching.
-KINDS: dict[str | None, tuple[str, str, str]] = {
+KINDS: dict[Judgement | None, tuple[str, str, str]] = {
     "reproduced": ("yes", "#0072b2", ""),
     "not reproduced": ("no", "#d55e00", "///"),
     "undecided": ("undecided", "#999999", ""),
