@@ -53,7 +53,7 @@ class Walk:
             for name, text in self.words.items()
         ]
         if len(self.checks):
-            parts.append(self.checks.to_html(index=False, border=0))
+            parts.append(self.checks.to_html(index=False, border=0, justify="left"))
         if self.plot is not None:
             parts.append(self.plot._repr_html_())
         if self.commands:

@@ -89,7 +89,9 @@ class Plot:
             f'src="data:image/svg+xml;base64,{base64.b64encode(self.svg(theme).encode()).decode()}">'
             for theme in self.figures
         )
-        table = self.table.to_html(index=False, border=0, float_format="{:.4g}".format, na_rep="–")
+        table = self.table.to_html(
+            index=False, border=0, justify="left", float_format="{:.4g}".format, na_rep="–"
+        )
         return (
             f"{HIDE}<figure>{images}</figure>"
             f"<details><summary>The table behind this figure</summary>{table}</details>"
