@@ -10,13 +10,13 @@ from typing import Literal
 
 from pydantic import PositiveInt
 
-from peftlab import tasks
 from peftlab.claims import chains, measures
 from peftlab.claims.checks import Cell, OfExperiment
 from peftlab.claims.evidence import Evidence, Groups, Place
 from peftlab.claims.region import Estimate
 from peftlab.claims.trained import Trained, refuse_pocket
 from peftlab.errors import SettingsError
+from peftlab.results.comparison.selection import part
 from peftlab.results.records.run import Record
 
 #: Which earlier runs count in the time of a run.
@@ -27,14 +27,13 @@ class TrainingRatio(Trained):
     """What training has cost over another method's, with the runs that both build on.
 
     Attributes:
-        of: ``"seconds"``, ``"flops"`` (closed form) or ``"trainer flops"`` (by the convention of
-            ``Trainer``).
+        of: See :func:`peftlab.claims.measures.training_cost`.
         earlier: Whose cost counts: ``"all"`` runs that come before, or those on the ``"same task"``
             only, where the others are there already.
     """
 
     measure: Literal["training ratio"]
-    of: chains.Unit
+    of: measures.Unit
     earlier: Counted = "all"
 
     def _estimate(
@@ -53,15 +52,16 @@ class AddedTask(OfExperiment):
         task: The new one.
         on: The task of the experiment that the methods are trained on, if it is made of the new one
             and old ones; by default the new one alone.
-        of: ``"score"`` on the new task, less that of ``against``; ``"time"`` of training, over that
-            of ``against``, with earlier runs on the new task; ``"forgetting"``: the score on each
-            old task, less that before, without ``against``.
+        of: ``"score"`` on the new task, less that of ``against``; what the cost of training is in
+            (see :func:`peftlab.claims.measures.training_cost`), over that of ``against``, with
+            earlier runs on the new task; ``"forgetting"``: the score on each old task, less that
+            before, without ``against``.
     """
 
     measure: Literal["added task"]
     task: str
     on: str | None = None
-    of: Literal["score", "time", "forgetting"]
+    of: Literal["score", "forgetting"] | measures.Unit
     against: str | None = None
 
     def verify(self, evidence: Evidence) -> None:
@@ -74,7 +74,7 @@ class AddedTask(OfExperiment):
         if (self.of == "forgetting") != (self.against is None):
             raise SettingsError(
                 f"A check on {self.experiment!r} asks for {self.of}: forgetting is measured "
-                "against nothing, score and time against a method."
+                "against nothing, score and cost against a method."
             )
         for label in self.methods:
             if self.of == "forgetting" and not self._old(evidence, label):
@@ -109,17 +109,20 @@ class AddedTask(OfExperiment):
         for old in self._old(evidence, label):
             found = None
             if ours:
-                found = chains.forgetting(ours, records, old, tasks.task(old).main_metric)
+                found = chains.forgetting(ours, records, old)
             name = f"{old} after {place.task}, {label}"
             yield self._cell(name, place.encoder, found, {r.id for r in ours}, weights=True)
 
     def _compared(self, evidence: Evidence, ours: list[Record], theirs: list[Record]) -> Estimate:
-        if self.of == "time":
-            counts = counted("same task", self.task)
-            return chains.path_ratio(ours, theirs, evidence.records(self.experiment), counts)
-        if self.on is not None:
-            ours = [measures.part(run, self.task, theirs[0].main_metric) for run in ours]
-        return measures.score_difference(ours, theirs)
+        if self.of == "score":
+            if self.on is not None:
+                ours = [part(run, self.task) for run in ours]
+            return measures.score_difference(ours, theirs)
+        assert self.of != "forgetting"  # which is compared with nothing
+        counts = counted("same task", self.task)
+        return chains.path_ratio(
+            ours, theirs, evidence.records(self.experiment), counts, unit=self.of
+        )
 
     def _old(self, evidence: Evidence, label: str) -> list[str]:
         """Return the names of the tasks that a method knew before."""

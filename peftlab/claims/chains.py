@@ -9,18 +9,18 @@ import math
 from collections.abc import Callable, Mapping
 from itertools import combinations
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
-from peftlab.claims.measures import Runs, part, seed_ratio
+from peftlab.claims.measures import Runs, Unit, seed_ratio, training_cost
 from peftlab.claims.region import Estimate
 from peftlab.errors import RecordError
 from peftlab.experiments.earlier import USES, used
+from peftlab.results.comparison.selection import part
 from peftlab.results.comparison.statistics import paired, seed_interval
 from peftlab.results.records.run import Record
 
 #: Says of an earlier run whether its cost counts.
 Counts = Callable[[Record], bool]
-Unit = Literal["seconds", "flops", "trainer flops"]
 
 
 def path_ratio(
@@ -39,7 +39,7 @@ def path_ratio(
         theirs: Of another cell.
         records: All of the experiment, by id.
         counts: Says of an earlier run whether its cost counts.
-        unit: Seconds of training, or its FLOPs: in closed form or as ``Trainer`` counts.
+        unit: See :func:`peftlab.claims.measures.training_cost`.
 
     Returns:
         The geometric mean over seeds, with Student's interval of the logarithms.
@@ -72,31 +72,16 @@ def path_cost(
             earlier[each] = records[each]
             waiting += used(records[each].settings)
     counted = [r for r in earlier.values() if counts(r)]
-    return math.fsum(_cost(r, unit) for r in (run, *counted))
+    return math.fsum(training_cost(r, unit) for r in (run, *counted))
 
 
-def _cost(run: Record, unit: Unit) -> float:
-    if unit == "seconds":
-        return run.seconds["train"]
-    found = None
-    if run.flops is not None:
-        found = run.flops.closed_form if unit == "flops" else run.flops.hugging_face
-    if found is None:
-        raise RecordError(
-            f"The record {run.id} of {run.experiment!r} does not say how many FLOPs its training "
-            "took: delete it and run the experiment again."
-        )
-    return found
-
-
-def forgetting(runs: Runs, records: Mapping[str, Record], task: str, metric: str) -> Estimate:
+def forgetting(runs: Runs, records: Mapping[str, Record], task: str) -> Estimate:
     """Return the score on an old task after a run, less that of the run that it started from.
 
     Args:
         runs: Of a cell; each kept the heads of the run that it started from.
         records: All of the experiment, by id.
         task: The old one.
-        metric: Its main metric.
 
     Raises:
         RecordError: A run is missing, or the two were not scored on the same rows.
@@ -109,8 +94,8 @@ def forgetting(runs: Runs, records: Mapping[str, Record], task: str, metric: str
                 f"The record {run.id} starts from the run {uses['start']}, which is not recorded: "
                 "restore its record."
             )
-        before.append(part(records[uses["start"]], task, metric))
-    return Estimate.of(paired([part(run, task, metric) for run in runs], before))
+        before.append(part(records[uses["start"]], task))
+    return Estimate.of(paired([part(run, task) for run in runs], before))
 
 
 def selected_share(runs: Runs) -> Estimate:

@@ -26,6 +26,7 @@ from peftlab.results.transfer.zero_shot import transfers
 
 Runs = Sequence[Record]
 Counted = Literal["trainable", "stored", "inference"]
+Unit = Literal["seconds", "flops", "trainer flops"]
 #: Where a run reached something: a step, infinite if it did not.
 Reached = Callable[[Record], float]
 ONE = Estimate.exact(1.0, ratio=True)
@@ -70,22 +71,6 @@ def transfer_difference(ours: Runs, theirs: Runs) -> Estimate:
         )
     left, right = found
     return Estimate.of(retention.difference(left, right).target)
-
-
-def part(run: Record, task: str, metric: str) -> Record:
-    """Return what a run on several tasks says about one of them, as a run on that one would.
-
-    Args:
-        run: Of several tasks that were learnt together.
-        task: One of them.
-        metric: Its main metric.
-    """
-    scores = run.example_scores
-    return run.replaced(
-        metrics={"test": run.metrics[task]},
-        main_metric=metric,
-        example_scores={"test": scores[task]} if task in scores else {},
-    )
 
 
 def step_ratio(cost: CostRecord, label: str, against: str, what: str = "seconds") -> Estimate:
@@ -153,23 +138,47 @@ def run_ratio(ours: Runs, theirs: Runs, reach: Reached, step: Estimate = ONE) ->
     )
 
 
-def time_ratio(joint: Runs, single: Sequence[Runs], phase: str = "train") -> Estimate:
-    """Return the time of one run on several tasks over the sum of those of a run on each.
+def joint_ratio(joint: Runs, single: Sequence[Runs], unit: Unit = "seconds") -> Estimate:
+    """Return what training one model on several tasks has cost over the sum of one on each.
 
     Args:
         joint: Of one cell.
         single: A cell a task.
-        phase: Of ``seconds``.
+        unit: See :func:`training_cost`.
 
     Returns:
         The geometric mean over seeds, with Student's interval of the logarithms.
     """
-    ours = {r.settings.seed: r.seconds[phase] for r in joint}
-    by_seed = [{r.settings.seed: r.seconds[phase] for r in runs} for runs in single]
-    complete = [seed for seed in ours if all(seed in times for times in by_seed)]
+    ours = {r.settings.seed: training_cost(r, unit) for r in joint}
+    by_seed = [{r.settings.seed: training_cost(r, unit) for r in runs} for runs in single]
+    complete = [seed for seed in ours if all(seed in costs for costs in by_seed)]
     return seed_ratio(
-        ours, {seed: math.fsum(times[seed] for times in by_seed) for seed in complete}
+        ours, {seed: math.fsum(costs[seed] for costs in by_seed) for seed in complete}
     )
+
+
+def training_cost(run: Record, unit: Unit) -> float:
+    """Return what training a model has cost, as its record says.
+
+    Args:
+        run: One run.
+        unit: ``"seconds"``, ``"flops"`` (closed form) or ``"trainer flops"`` (by the convention of
+            ``Trainer``).
+
+    Raises:
+        RecordError: FLOPs are asked for that were not counted.
+    """
+    if unit == "seconds":
+        return run.seconds["train"]
+    found = None
+    if run.flops is not None:
+        found = run.flops.closed_form if unit == "flops" else run.flops.hugging_face
+    if found is None:
+        raise RecordError(
+            f"The record {run.id} of {run.experiment!r} does not say how many FLOPs its training "
+            "took: delete it and run the experiment again."
+        )
+    return found
 
 
 def seed_ratio(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Estimate:

@@ -18,6 +18,7 @@ from peftlab.claims.region import Estimate
 from peftlab.costs.plan import Pair
 from peftlab.errors import SettingsError
 from peftlab.experiments.plan import MAJORITY
+from peftlab.results.comparison.selection import part
 from peftlab.results.comparison.targets import label_in
 from peftlab.results.records.run import Record
 
@@ -114,14 +115,14 @@ class RunRatio(Trained):
     """What a run costs up to a point, over what a run of another method does.
 
     Attributes:
-        until: ``"stop"``: where the first paper's rule of patience ends it, once it is clearly
-            above the majority class; ``"target"``: where it comes to the validation loss that every
-            run of ``against`` reaches.
+        until: ``"stop"``: where the first paper's rule of patience ends it; ``"target"``: where it
+            comes to the validation loss that every run of ``against`` reaches.
         unit: ``"steps"``, or what a step of the cost experiment has: ``"seconds"``, ``"flops"`` or
             ``"trainer flops"``.
         cost: Name of a cost experiment; not for steps.
         cell: Its batch and length that are those of the runs, if it has several.
         patience: Of the rule.
+        waits: Whether the rule waits until a run is clearly above the majority class.
         slack: See :func:`peftlab.results.comparison.targets.target`.
     """
 
@@ -131,6 +132,7 @@ class RunRatio(Trained):
     cost: str | None = None
     cell: Pair | None = None
     patience: PositiveInt = 3
+    waits: bool = True
     slack: float = 0.0
 
     @property
@@ -171,7 +173,8 @@ class RunRatio(Trained):
             if label != against:
                 step = measures.step_ratio(costs[0], label, against, self.unit)
         if self.until == "stop":
-            reach = measures.stopping(self.patience, groups.get(MAJORITY, []))
+            majority = groups.get(MAJORITY, []) if self.waits else []
+            reach = measures.stopping(self.patience, majority)
         else:
             reach = measures.reaching(theirs, self.slack)
         return measures.run_ratio(ours, theirs, reach, step)
@@ -183,12 +186,13 @@ class Joint(OfExperiment):
     Attributes:
         experiment: Its name.
         joint: Name of the task that is made of several.
-        of: Difference of the scores on each task, or ratio of the training times of all.
+        of: ``"score"``: the differences on each task; or what the ratio of the costs of training
+            all is in, see :func:`peftlab.claims.measures.training_cost`.
     """
 
     measure: Literal["joint"]
     joint: str
-    of: Literal["score", "time"]
+    of: Literal["score"] | measures.Unit
 
     def verify(self, evidence: Evidence) -> None:
         """Check the names."""
@@ -201,7 +205,7 @@ class Joint(OfExperiment):
         refuse_pocket(members)
 
     def cells(self, evidence: Evidence) -> Iterator[Cell]:
-        """Yield a cell a task and method, or one a method for the time of all."""
+        """Yield a cell a task and method, or one a method for the cost of all."""
         tasks = evidence.trained(self.experiment).tasks
         members = next(task.members for task in tasks if task.name == self.joint)
         there = {place.task: (place, groups) for place, groups in self._groups(evidence)}
@@ -213,14 +217,14 @@ class Joint(OfExperiment):
                 for task, runs in single.items():
                     found = None
                     if ours and runs:
-                        parts = [measures.part(run, task, runs[0].main_metric) for run in ours]
+                        parts = [part(run, task) for run in ours]
                         found = measures.score_difference(parts, runs)
                     ids = {r.id for r in (*ours, *runs)}
                     yield self._cell(f"{task}, {label}", place.encoder, found, ids, weights=True)
                 continue
             found = None
             if ours and all(single.values()):
-                found = measures.time_ratio(ours, list(single.values()))
+                found = measures.joint_ratio(ours, list(single.values()), self.of)
             ids = {r.id for runs in (ours, *single.values()) for r in runs}
             yield self._cell(f"{self.joint}, {label}", place.encoder, found, ids, weights=True)
 

@@ -123,7 +123,7 @@ def test_an_added_task_is_scored_beside_a_method_of_its_own(tmp_path):
 
 def test_the_time_of_an_added_task_counts_what_was_made_for_it(tmp_path):
     """The old model and the old adapters are there already; the new one's adapter is not."""
-    text = ADDED + 'on = "half", of = "time", against = "fused", claimed = { below = 1 }'
+    text = ADDED + 'on = "half", of = "seconds", against = "fused", claimed = { below = 1 }'
     (cell,) = found(tmp_path, text).cells
     assert cell.estimate.value == pytest.approx(2 / (3 + 5))
     assert cell.judgement == "reproduced"

@@ -9,6 +9,7 @@ import pytest
 from peftlab.claims import Estimate
 from peftlab.claims import measures as m
 from peftlab.errors import RecordError
+from peftlab.results.comparison.selection import part
 from peftlab.results.comparison.targets import label_in
 from tests.results.made import SPEED, cost_record, curve_cost, curve_run, record
 from tests.results.transferred import transferred
@@ -137,7 +138,7 @@ def test_one_run_on_several_tasks_is_compared_task_by_task():
         for seed in (0, 1)
     ]
     single = [record("lora", "a", seed, accuracy=0.7) for seed in (0, 1)]
-    found = m.score_difference([m.part(run, "a", "accuracy") for run in joint], single)
+    found = m.score_difference([part(run, "a") for run in joint], single)
     assert found.value == pytest.approx(0.2)
     assert found.over == "seeds and examples"
 
@@ -148,7 +149,7 @@ def test_the_time_of_one_run_is_set_against_the_sum():
 
     joint = [timed("full", 6, seed) for seed in (0, 1)]
     single = [[timed("lora", 4, seed) for seed in (1, 0)], [timed("lora", 8, s) for s in (0, 1)]]
-    found = m.time_ratio(joint, single)
+    found = m.joint_ratio(joint, single)
     assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.5, 0.5))
 
 

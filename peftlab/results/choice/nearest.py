@@ -10,18 +10,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from peftlab.errors import RecordError
 from peftlab.results.choice.needs import AXES, Axis, Needs
 from peftlab.results.comparison.cost_table import comparison, is_tie
-from peftlab.results.comparison.selection import cell_of, cells, selected
+from peftlab.results.comparison.selection import cell_of, cells, part, selected
 from peftlab.results.comparison.statistics import Interval, pair, paired, trains_nothing
 from peftlab.results.comparison.targets import label_in
 from peftlab.results.records.costs import CostRecord
 from peftlab.results.records.run import Parameters, Record
 from peftlab.results.transfer import retention
-from peftlab.results.transfer.zero_shot import Transfer, transfers
+from peftlab.results.transfer.zero_shot import JOINT, Transfer, transfers
 from peftlab.timing.intervals import Ratio
 
 BASELINE = "full"
@@ -114,12 +114,15 @@ def _scored(records: Sequence[Record], across: bool) -> list[tuple[str, Scored]]
     """Return task and method of what was scored, in other languages or in its own."""
     if across:
         return [(t.task, Scored(t.method, t.runs, t)) for t in transfers(records)]
-    groups = cells(selected(records))
-    return [
-        (cell.task, Scored(cell.label, runs))
-        for cell, runs in groups.items()
-        if "of" not in runs[0].settings.task_options
-    ]
+    found = []
+    for cell, runs in cells(selected(records)).items():
+        members: Any = runs[0].settings.task_options.get("of")
+        if members is None:
+            found.append((cell.task, Scored(cell.label, runs)))
+            continue
+        for name in (str(member["name"]) for member in members):
+            found.append((name, Scored(cell.label + JOINT, [part(run, name) for run in runs])))
+    return found
 
 
 def _one_label_a_method(records: Sequence[Record]) -> list[Record]:

@@ -39,6 +39,21 @@ def cells(records: Iterable[Record]) -> dict[Cell, list[Record]]:
     return dict(groups)
 
 
+def part(record: Record, task: str) -> Record:
+    """Return what a run on several tasks says about one of them, as a run on that one would.
+
+    Args:
+        record: Of several tasks that were learnt together.
+        task: One of them; the first of its metrics is the main one.
+    """
+    metrics, scores = record.metrics[task], record.example_scores
+    return record.replaced(
+        metrics={"test": metrics},
+        main_metric=next(iter(metrics)),
+        example_scores={"test": scores[task]} if task in scores else {},
+    )
+
+
 def best_rate(records: Iterable[Record]) -> Record | None:
     """Return the record with the best development score; of equal ones, the lower rate.
 
