@@ -246,7 +246,7 @@ LAYERS = 'measure = "selected layers", methods = ["switched"], claimed = { below
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (ADDED + 'of = "score", claimed = { above = 0 }', "score and time against a method"),
+        (ADDED + 'of = "score", claimed = { above = 0 }', "score and cost against a method"),
         (
             ADDED + 'of = "forgetting", against = "alone", claimed = { above = 0 }',
             "forgetting is measured against nothing",

@@ -88,6 +88,27 @@ def scores(records: Iterable[Record], needs: Needs) -> tuple[Where, Tasks] | Non
     return min(_places(records, needs).items(), key=distance, default=None)
 
 
+def learned(records: Iterable[Record], where: Where, tasks: Tasks) -> dict[str, Interval]:
+    """Return, by task, the best score less that of the most frequent class, where it is recorded.
+
+    Args:
+        records: As for :func:`scores`, with the controls.
+        where: What it returned.
+        tasks: The same.
+    """
+    controls: dict[str, list[Record]] = defaultdict(list)
+    for r in records:
+        there = r.sizes and Where(r.experiment, r.settings.encoder, r.sizes.train) == where
+        if there and trains_nothing(r) and not r.settings.random_weights:
+            controls[r.settings.task].append(r)
+    best = {task: max(there, key=lambda each: each.mean) for task, there in tasks.items()}
+    return {
+        task: each.minus(Scored("majority", controls[task]))
+        for task, each in best.items()
+        if task in controls and each.transfer is None
+    }
+
+
 def _places(records: Iterable[Record], needs: Needs) -> dict[Where, Tasks]:
     by_experiment: dict[str, list[Record]] = defaultdict(list)
     for record in records:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from peftlab.results.choice.nearest import BASELINE, Costs, Scored, scores
+from peftlab.results.choice.nearest import BASELINE, Costs, Scored, learned, scores
 from peftlab.results.choice.needs import AXES, Axis, Needs
 from peftlab.results.comparison.statistics import Interval, Place, place
 from peftlab.results.records.costs import CostRecord
@@ -70,12 +70,15 @@ class Choice:
         scored: Where the scores are from, in words.
         measured: Thing that hurts → where its costs are from, in words.
         options: Those with a rank first, in its order; then the others.
+        learned: Task → the best score less that of the most frequent class: where little was
+            learned, being as good as the best means little.
     """
 
     needs: Needs
     scored: str
     measured: dict[Axis, str]
     options: tuple[Option, ...]
+    learned: dict[str, Interval] = field(default_factory=dict)
 
     @property
     def first(self) -> list[str]:
@@ -124,6 +127,7 @@ def choose(
         floors: See :func:`peftlab.results.comparison.noise.floors`: a difference that is no larger
             than the floor of its place is none.
     """
+    records = list(records)
     found = scores(records, needs)
     if found is None:
         return Choice(needs, "no record", dict.fromkeys(AXES, "no record"), ())
@@ -151,7 +155,8 @@ def choose(
             methods[BASELINE + JOINT] = methods[BASELINE]
             options.append(Option(BASELINE + JOINT))
         options = [_priced(option, methods[option.method].runs, cost) for option in options]
-    return Choice(needs, words, measured, tuple(_ranked(options, needs, margin, noise)))
+    ranked = tuple(_ranked(options, needs, margin, noise))
+    return Choice(needs, words, measured, ranked, learned(records, where, tasks))
 
 
 def _priced(option: Option, runs: Sequence[Record], cost: Costs) -> Option:

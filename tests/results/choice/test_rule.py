@@ -245,6 +245,49 @@ def test_controls_are_no_methods() -> None:
     assert ranks(choice) == {"full": 1}
 
 
+def test_what_was_learned_is_told_beside() -> None:
+    """Of the other number of rows, another control."""
+    controls = [*runs("majority", 0.5, rate=None)[:1], *runs("majority", 0.8, train=300, rate=None)]
+    records = [*runs("full"), *runs("lora", 0.7), *controls]
+    choice = choose(records, [], Needs(rows=100, hurts=[]))
+    (gain,) = choice.learned.values()
+    assert (gain.estimate, [*choice.learned]) == (pytest.approx(0.4), ["one"])
+    assert choose(EQUAL, [], Needs(rows=100, hurts=[])).learned == {}
+
+
+def test_one_model_for_several_tasks_is_scored_on_each() -> None:
+    def together(seed: int) -> Record:
+        one, two = (record("full", task, seed, accuracy=x, rows=2000, stored=BACKBONE, inference=0)
+                    for task, x in (("one", 0.9), ("two", 0.6)))  # fmt: skip
+        options: dict[str, Any] = {"of": [{"name": "one"}, {"name": "two"}]}
+        settings = one.settings.model_copy(update={"task": "both", "task_options": options})
+        return one.replaced(
+            settings=settings,
+            experiment="made",
+            metrics={"dev": {"mean": 0.7}, "test": {"mean": 0.7}}
+            | {"one": one.metrics["test"], "two": two.metrics["test"]},
+            main_metric="mean",
+            example_scores={
+                name: r.example_scores["test"] for name, r in (("one", one), ("two", two))
+            },
+            sizes=Sizes(train=200, dev=50, test=4000),
+            curve=[CurvePoint(step=3, loss=0.5, learning_rate=0.0)],
+        )
+
+    single = [
+        run for task in ("one", "two") for x in ("full", "lora") for run in runs(x, task=task)
+    ]
+    records = [*single, *(together(seed) for seed in (0, 1, 2))]
+    found = option(
+        choose(records, [], Needs(rows=100, tasks=2, hurts=["storage"])), "full, multi-task"
+    )
+    assert found.scores["one"].estimate == pytest.approx(0)
+    assert found.scores["two"].estimate == pytest.approx(-0.3)
+    assert found.why == "worse than the best on two"
+    alone = choose(records, [], Needs(rows=100, hurts=[]))
+    assert "full, multi-task" not in ranks(alone)
+
+
 def test_several_languages_ask_for_scores_in_others() -> None:
     full = [transferred("full", seed, stored=BACKBONE) for seed in (0, 1, 2)]
     lora = [transferred("lora", seed, (0.9, 0.3, 0.2)) for seed in (0, 1, 2)]
