@@ -49,7 +49,8 @@ class Uses(Strict):
             :func:`peftlab.checkpoints.starting.start`. Its method is ``full``, or ``head-only``:
             then the encoder is the pretrained one and only the head is taken over.
         keep_heads: Keep the heads of that run's tasks, and score the tasks that are not trained on
-            afterwards: what was forgotten is the difference to that run's own scores.
+            afterwards, on the same rows: what was forgotten is the difference to that run's own
+            scores.
         layers: The run of the method ``adaptable`` whose switches say in which layers the method
             (``adaptable-focused``) has adapters.
         control: Take as many ``"random"`` layers instead, another set that the run's seed draws, or
@@ -209,7 +210,17 @@ def built_from(
             "with its options; use data sets that are known by name."
         )
     options["heads"] = [*old, *(name for name in members if name not in old)]
-    return options, [name for name in old if name not in members]
+    scored = [name for name in old if name not in members]
+    rows: dict[str, JsonValue] = {k: n for k, n in _test_rows(first).items() if k in scored}
+    if rows:
+        options["old_test_rows"] = rows
+    return options, scored
+
+
+def _test_rows(run: RunSettings) -> dict[str, int]:
+    """Return how many test rows the tasks of a run have, those that are limited."""
+    of: Any = run.task_options.get("of") or [{"name": run.task, **run.limits}]
+    return {each["name"]: each["test"] for each in of if "test" in each}
 
 
 def learnt(run: RunSettings) -> list[str]:

@@ -46,13 +46,15 @@ class Executor:
         """
         clock = Phases()
         limits: dict[str, int] = dict(run.limits)  # type: ignore[arg-type]  # literal keys
-        shared: dict[str, Any] = {k: v for k, v in limits.items() if k == "test"}
+        old: Any = run.model_options.get("old_test_rows", {})
         with clock("load"):
             task = self.task(run.task, run.task_options).limit(**limits)
             heads = self._heads(run, task)
             how = {} if "of" in run.task_options else run.task_options
             transfer = [
-                (heads[name] if name in heads else self.task(name, how)).limit(**shared)
+                (heads[name] if name in heads else self.task(name, how)).limit(
+                    test=old.get(name, limits.get("test"))
+                )
                 for name in run.transfer
             ]
         if run.method["name"] == MAJORITY:

@@ -65,7 +65,7 @@ OLD = [{"name": "pocket/nli"} | SIZES, {"name": "pocket/paraphrase"} | SIZES]
 #: A model of two old tasks learns a third, with a part of the old rows and without.
 ADDING = BASE | {
     "tasks": [
-        {"name": "pocket/topic"} | SIZES,
+        {"name": "pocket/topic"} | SIZES | {"test": 6},  # old tasks keep the rows of before
         {
             "name": "with-half",
             "of": [{"name": "pocket/topic"} | SIZES, *({"share": 0.5} | old for old in OLD)],
