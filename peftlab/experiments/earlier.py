@@ -219,7 +219,8 @@ def built_from(
 
 def _test_rows(run: RunSettings) -> dict[str, int]:
     """Return how many test rows the tasks of a run have, those that are limited."""
-    of: Any = run.task_options.get("of") or [{"name": run.task, **run.limits}]
+    limits: Any = run.limits
+    of: Any = run.task_options.get("of") or [{"name": run.task} | limits]
     return {each["name"]: each["test"] for each in of if "test" in each}
 
 
