@@ -226,9 +226,9 @@ def _test_rows(run: RunSettings) -> dict[str, int]:
 
 def learnt(run: RunSettings) -> list[str]:
     """Return the names of the tasks that the model of a run has heads for."""
-    heads = run.model_options.get("heads") or run.task_options.get("of") or [run.task]
+    heads = run.model_options.get("heads") or run.members or [run.task]
     assert isinstance(heads, list)
-    return [str(each["name"]) if isinstance(each, dict) else str(each) for each in heads]
+    return [str(each) for each in heads]
 
 
 def used(run: RunSettings) -> Iterator[str]:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from peftlab.errors import RecordError
 from peftlab.results.choice.needs import AXES, Axis, Needs
@@ -120,7 +120,7 @@ def _places(records: Iterable[Record], needs: Needs) -> dict[Where, Tasks]:
         for task, each in _scored(_one_label_a_method(group), needs.languages > 1):
             settings, sizes = each.runs[0].settings, each.runs[0].sizes
             assert sizes is not None  # the run is ok
-            if "of" in settings.task_options:
+            if settings.members:
                 joint.append((task, each))
             else:
                 found[Where(name, settings.encoder, sizes.train)][task].append(each)
@@ -137,11 +137,10 @@ def _scored(records: Sequence[Record], across: bool) -> list[tuple[str, Scored]]
         return [(t.task, Scored(t.method, t.runs, t)) for t in transfers(records)]
     found = []
     for cell, runs in cells(selected(records)).items():
-        members: Any = runs[0].settings.task_options.get("of")
-        if members is None:
+        members = runs[0].settings.members
+        if not members:
             found.append((cell.task, Scored(cell.label, runs)))
-            continue
-        for name in (str(member["name"]) for member in members):
+        for name in members:
             found.append((name, Scored(cell.label + JOINT, [part(run, name) for run in runs])))
     return found
 

@@ -89,11 +89,12 @@ class RunSettings(Strict):
         model_options: What the model was built with beyond the usual: ``attention``, ``pooling``,
             ``dropout``, and ``seed`` where it is not the training's; of a model that was trained
             before ``after``, the ids of those runs; of one with several heads ``heads``, unless
-            they are those of the tasks trained on, and ``added``, name and seed of later heads; of
-            one that is a mean of those runs ``averaged``, their weights; and digests of weights
-            that other checkpoints gave it: ``language``, ``task_adapter``, ``loaded``. In an
-            experiment ``uses``, the ids of the runs that it was built from, and ``control`` where
-            other layers were taken than the selected ones.
+            they are those of the tasks trained on, ``added``, name and seed of later heads, and
+            ``old_test_rows``, to how many the test splits of old tasks are limited; of one that is
+            a mean of those runs ``averaged``, their weights; and digests of weights that other
+            checkpoints gave it: ``language``, ``task_adapter``, ``loaded``. In an experiment
+            ``uses``, the ids of the runs that it was built from, and ``control`` where other layers
+            were taken than the selected ones.
         method: Name and settings, as :meth:`peftlab.methods.base.Method.settings` gives them.
         method_label: What the table calls the method; not part of the id.
         training: Every field of :class:`peftlab.training.TrainSettings` (empty but for the seed
@@ -125,6 +126,13 @@ class RunSettings(Strict):
         }
         text = json.dumps(chosen, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def members(self) -> list[str]:
+        """The names of the tasks that were learnt together; empty for one task."""
+        of = self.task_options.get("of", [])
+        assert isinstance(of, list)
+        return [str(each["name"]) if isinstance(each, dict) else str(each) for each in of]
 
     @property
     def seed(self) -> int:

@@ -19,7 +19,7 @@ from peftlab.results.comparison.statistics import RESAMPLES
 from peftlab.results.records.run import Record
 from peftlab.results.records.store import processor
 from peftlab.results.transfer.retention import summary
-from peftlab.results.transfer.zero_shot import Transfer, together, transfers
+from peftlab.results.transfer.zero_shot import Transfer, transfers
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -112,7 +112,7 @@ def trade_off(
         assert counts is not None
         rows.append(
             _place(each)
-            | {"tasks": len(together(each.runs[0])) or 1}
+            | {"tasks": len(each.runs[0].settings.members) or 1}
             | {name: line[name] for name in ("languages", "metric", "average", "low", "high")}
             | {name: line[name] for name in ("verdict", "retention", "inflated")}
             | {

@@ -101,7 +101,7 @@ def transfers(records: Iterable[Record]) -> list[Transfer]:
     found = []
     for cell, runs in cells(selected(records)).items():
         settings = runs[0].settings
-        trained = together(runs[0])
+        trained = runs[0].settings.members
         by_task: dict[str, dict[str, str]] = {}
         for name in settings.transfer:
             task, language = languages.split(name)
@@ -116,13 +116,6 @@ def transfers(records: Iterable[Record]) -> list[Transfer]:
                 where = (cell.encoder, cell.random_weights, task, source, label)
                 found.append(Transfer(*where, tuple(runs), home, targets))
     return found
-
-
-def together(record: Record) -> list[str]:
-    """Return the names of the tasks that a run has learnt together; none for a single one."""
-    of = record.settings.task_options.get("of")
-    entries = of if isinstance(of, list) else []
-    return [str(each["name"] if isinstance(each, dict) else each) for each in entries]
 
 
 def _home(task: str, trained: list[str], record: Record) -> tuple[str, str]:
