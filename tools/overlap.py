@@ -19,7 +19,7 @@ from tools.owner import ROOT
 
 FOUND = ROOT / "book" / "papers" / "overlap.json"
 TASKS = ("acl-arc", "scierc", "chemprot", "glue/sst2")
-#: General text, and the domain's stand-in: see prompt-unipelt-pretraining.toml.
+#: General text, and the domain's stand-in: see prompt-unipelt.toml.
 TEXTS = ("wikitext-2", "text-of/csabstruct")
 WORDS = 45_000  # of each: the smallest has not many more
 MOST = 2500  # frequent words of each side: every collection has more different ones
