@@ -6,8 +6,9 @@ import math
 
 import pytest
 
-from peftlab.claims import Estimate
+from peftlab.claims import Estimate, Evidence
 from peftlab.claims import measures as m
+from peftlab.claims.trained import RunRatio
 from peftlab.errors import RecordError
 from peftlab.results.comparison.selection import part
 from peftlab.results.comparison.targets import label_in
@@ -85,6 +86,16 @@ def test_the_rule_of_stopping_judges_once_an_epoch():
     assert m.stopping(2)(run) == math.inf
     majority = record("majority", accuracy=0.9, rate=None)
     assert m.stopping(1, [majority])(run) == math.inf  # it has not begun to learn
+    for waits, known in ((True, False), (False, True)):
+        check = RunRatio.model_validate(
+            {"measure": "run ratio", "what": "steps", "experiment": "made", "methods": ["full"]}
+            | {"until": "stop", "unit": "steps", "patience": 1, "waits": waits}
+            | {"claimed": {"above": 1}}
+        )
+        groups = {"majority": [majority], "full": [run]}
+        found = check._estimate(Evidence("", ""), groups, [run], [run])
+        assert found is not None
+        assert math.isfinite(found.value) == known
 
 
 def test_a_target_is_the_baselines():
@@ -151,6 +162,8 @@ def test_the_time_of_one_run_is_set_against_the_sum():
     single = [[timed("lora", 4, seed) for seed in (1, 0)], [timed("lora", 8, s) for s in (0, 1)]]
     found = m.joint_ratio(joint, single)
     assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.5, 0.5))
+    with pytest.raises(RecordError, match="how many FLOPs"):
+        m.joint_ratio(joint, single, "flops")
 
 
 def test_transfer_is_the_mean_of_the_other_languages():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from matplotlib.container import BarContainer
 
 from peftlab.claims import Estimate, Finding, Region
 from peftlab.claims.checks import Cell
@@ -40,7 +41,7 @@ def test_every_cell_is_counted_once() -> None:
 def test_bars_are_shares_one_after_the_other_and_the_verdict_stands_beside() -> None:
     plot = verdicts(MADE)
     (axis,) = plot.figure.get_axes()
-    first = [bars.patches[0] for bars in axis.containers]  # type: ignore[attr-defined]
+    first = [bars.patches[0] for bars in axis.containers if isinstance(bars, BarContainer)]
     assert [bar.get_x() for bar in first] == pytest.approx([0, 0.5, 0.75, 1])
     assert [bar.get_width() for bar in first] == pytest.approx([0.5, 0.25, 0.25, 0])
     (beside,) = axis.child_axes
