@@ -368,6 +368,9 @@ class _Run:
                 self.best = {n: t.clone() for n, t in state.trained(self.model).items()}
         else:
             progress.stale += 1
+        above = self.settings.patience_above
+        if above is not None and progress.best_score <= above:
+            progress.stale = 0
         self.bar.evaluation(metrics, progress.losses)
 
     def _save(self) -> None:

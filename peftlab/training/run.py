@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -151,9 +151,10 @@ def settings_with(settings: TrainSettings, changes: dict[str, Any]) -> TrainSett
     """
     from peftlab.errors import unknown
 
+    names = [field.name for field in fields(TrainSettings)]
     for name in changes:
-        if name not in settings.as_dict():
-            raise unknown("training setting", name, settings.as_dict())
+        if name not in names:
+            raise unknown("training setting", name, names)
     return replace(settings, **changes)
 
 

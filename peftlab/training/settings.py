@@ -31,6 +31,8 @@ class TrainSettings:
             instructions for it.
         evaluate_every: Steps between evaluations on the development split; 0 means every epoch.
         patience: Evaluations without a better score until training stops; 0 never stops early.
+        patience_above: They count only once a score was above this; None: always. Without it,
+            patience ends a run that has not begun to learn.
         keep_best: End with the weights of the best evaluation, not the last.
         max_steps: Stop after that many optimiser steps; 0 means no limit.
         seed: Decides the order of the rows and the dropout.
@@ -49,6 +51,7 @@ class TrainSettings:
     precision: Precision = "auto"
     evaluate_every: int = 0
     patience: int = 0
+    patience_above: float | None = None
     keep_best: bool = True
     max_steps: int = 0
     seed: int = 0
@@ -57,6 +60,7 @@ class TrainSettings:
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         kinds: dict[str, Any] = {"int": int, "float": (int, float), "bool": bool}
+        kinds["float | None"] = (int, float, type(None))
         for f in fields(self):
             value = getattr(self, f.name)
             kind = kinds.get(str(f.type), str)
@@ -75,6 +79,7 @@ class TrainSettings:
             "precision": self.precision in ("auto", "fp32", "bf16"),
             "evaluate_every": self.evaluate_every >= 0,
             "patience": self.patience >= 0,
+            "patience_above": self.patience_above is None or self.patience > 0,
             "max_steps": self.max_steps >= 0,
             "seed": self.seed >= 0,
             "checkpoint_seconds": self.checkpoint_seconds >= 0,
@@ -90,5 +95,5 @@ class TrainSettings:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the settings as plain JSON types."""
-        return asdict(self)
+        """Return the settings as plain JSON types; what is None is left out."""
+        return {name: value for name, value in asdict(self).items() if value is not None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -154,6 +155,20 @@ def test_early_stopping_ends_with_the_best_weights(make_model, words_task):
     # the score cannot move at that rate: one best evaluation and two without a better one
     assert len(trained.evaluations) == 3
     assert trained.best_step == trained.evaluations[0]["step"]
+
+
+def test_patience_waits_for_a_score_that_shows_learning(make_model, words_task):
+    """Nothing moves at this rate: patience never begins above a score that is not reached."""
+    settings = TrainSettings(
+        learning_rate=1e-9, epochs=5, batch_size=8, patience=2, patience_above=0.0, max_length=32
+    )
+    there = fit(make_model(), words_task, settings).evaluations[0]["metrics"]["accuracy"]
+    assert 0 < there < 1
+    for above, evaluations in ((0.0, 3), (there - 1e-6, 3), (there, 5), (1.0, 5)):
+        waiting = dataclasses.replace(settings, patience_above=above)
+        assert len(fit(make_model(), words_task, waiting).evaluations) == evaluations
+    assert settings.as_dict()["patience_above"] == 0.0
+    assert "patience_above" not in SETTINGS.as_dict()
 
 
 def test_keep_best_restores_the_weights_of_the_best_evaluation(make_model, words_task):
@@ -314,6 +329,8 @@ def test_other_runtime_errors_are_not_hidden(make_model, words_task):
         {"epochs": 2.5},
         {"keep_best": 1},
         {"seed": -1},
+        {"patience_above": 0.5},  # without patience
+        {"patience_above": "0.5"},
     ],
 )
 def test_settings_that_cannot_work_are_refused(wrong):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import NamedTuple
@@ -66,6 +66,8 @@ class Where(NamedTuple):
 
 #: Task → the methods that were scored on it.
 Tasks = dict[str, list[Scored]]
+#: Task → a method's runs on it, one a seed.
+Runs = Mapping[str, Sequence[Record]]
 
 
 def scores(records: Iterable[Record], needs: Needs) -> tuple[Where, Tasks] | None:
@@ -169,9 +171,7 @@ class Costs:
         baseline: Runs of full fine-tuning: their encoder's size chooses the cells.
     """
 
-    def __init__(
-        self, records: Iterable[CostRecord], needs: Needs, baseline: Sequence[Record]
-    ) -> None:
+    def __init__(self, records: Iterable[CostRecord], needs: Needs, baseline: Runs) -> None:
         self.needs, self.baseline = needs, baseline
         records = list(records)
         self.train = self._nearest(records, "train", needs.batch)
@@ -187,12 +187,12 @@ class Costs:
         }
         return {axis: _named(cell[axis]) if axis in cell else "counted" for axis in AXES}
 
-    def ratios(self, runs: Sequence[Record], shared: bool) -> dict[Axis, Ratio]:
+    def ratios(self, runs: Runs, shared: bool) -> dict[Axis, Ratio]:
         """Return what is recorded or counted of a method, over full fine-tuning.
 
-        Time is that of a step times the number of steps, and a model of several tasks takes as many
-        steps as one for each. Latency is 1 where inference has no more parameters, and that of the
-        merged method for one task.
+        Time is that of a step times the number of steps, on all tasks together; one model for them
+        has one only where it was trained. Latency is 1 where inference has no more parameters, and
+        that of the merged method for one task.
 
         Args:
             runs: Of the method.
@@ -210,7 +210,7 @@ class Costs:
             found["latency"] = Ratio(1.0, 1.0, 1.0)
         return {axis: ratio for axis, ratio in found.items() if ratio is not None}
 
-    def numbers(self, runs: Sequence[Record], shared: bool) -> int:
+    def numbers(self, runs: Runs, shared: bool) -> int:
         """Return how many numbers are stored for all tasks, with the encoder once if it is shared.
 
         Args:
@@ -221,12 +221,15 @@ class Costs:
         whole = found.stored >= found.backbone  # the method is an encoder of its own
         return (1 if shared else n) * found.stored + n * head + (0 if whole else found.backbone)
 
-    def _training(self, runs: Sequence[Record], shared: bool) -> Ratio | None:
-        step, ours, theirs = _timed(self.train, runs), _steps(runs), _steps(self.baseline)
+    def _training(self, runs: Runs, shared: bool) -> Ratio | None:
+        together = len(_first(runs).settings.members)
+        if not runs.keys() <= self.baseline.keys() or (shared and together != len(runs)):
+            return None
+        theirs = _steps({task: self.baseline[task] for task in runs})
+        step, ours = _timed(self.train, runs), _steps(runs)
         if step is None or ours is None or theirs is None:
             return None
-        times = 1.0 if shared else ours / theirs
-        return Ratio(*(times * end for end in step))
+        return Ratio(*(end * ours / theirs for end in step))
 
     def _nearest(self, records: Sequence[CostRecord], mode: str, batch: int) -> CostRecord | None:
         """Return the cell of the encoder nearest in size, then nearest in tokens and length.
@@ -254,18 +257,22 @@ class Costs:
         return min(fitting, key=distance, default=None)
 
 
-def counts(runs: Sequence[Record]) -> Parameters:
+def counts(runs: Runs) -> Parameters:
     """Return the numbers of parameters of a method.
 
     Raises:
         RecordError: They were not recorded.
     """
-    found = runs[0].parameters
-    if found is None:
+    record = _first(runs)
+    if record.parameters is None:
         raise RecordError(
-            f"Record {runs[0].id} has no numbers of parameters: run its experiment again."
+            f"Record {record.id} has no numbers of parameters: run its experiment again."
         )
-    return found
+    return record.parameters
+
+
+def _first(runs: Runs) -> Record:
+    return next(iter(runs.values()))[0]
 
 
 def _named(record: CostRecord | None) -> str:
@@ -275,22 +282,26 @@ def _named(record: CostRecord | None) -> str:
     return f"{record.experiment}: {s.encoder}, {s.batch} × {s.length} tokens, {s.device}"
 
 
-def _steps(runs: Sequence[Record]) -> float | None:
-    """Return the optimiser steps of a method's runs, median over seeds; None: not recorded."""
-    if not all(run.curve for run in runs):
+def _steps(runs: Runs) -> float | None:
+    """Return the optimiser steps on all tasks, each the median over seeds; None: not recorded.
+
+    A run on several tasks counts once.
+    """
+    own = {seeds[0].id: seeds for seeds in runs.values()}.values()
+    if not all(run.curve for seeds in own for run in seeds):
         return None
-    return median(run.curve[-1].step for run in runs)
+    return sum(median(run.curve[-1].step for run in seeds) for seeds in own)
 
 
-def _label(cost: CostRecord, runs: Sequence[Record]) -> str | None:
+def _label(cost: CostRecord, runs: Runs) -> str | None:
     """Return what a measurement calls a method; None: it has not timed it."""
     try:
-        return label_in(cost, runs[0])
+        return label_in(cost, _first(runs))
     except RecordError:
         return None
 
 
-def _timed(cost: CostRecord | None, runs: Sequence[Record], merged: str = "") -> Ratio | None:
+def _timed(cost: CostRecord | None, runs: Runs, merged: str = "") -> Ratio | None:
     timings = None if cost is None else comparison(cost)
     label = None if cost is None else _label(cost, runs)
     if timings is None or label is None:
@@ -302,7 +313,7 @@ def _timed(cost: CostRecord | None, runs: Sequence[Record], merged: str = "") ->
     return found
 
 
-def _memory(cost: CostRecord | None, runs: Sequence[Record]) -> Ratio | None:
+def _memory(cost: CostRecord | None, runs: Runs) -> Ratio | None:
     label = None if cost is None else _label(cost, runs)
     if cost is None or label is None:
         return None

@@ -133,7 +133,7 @@ def choose(
         return Choice(needs, "no record", dict.fromkeys(AXES, "no record"), ())
     where, tasks = found
     differences: dict[str, dict[str, Interval]] = defaultdict(dict)
-    methods: dict[str, Scored] = {}
+    methods: dict[str, dict[str, Scored]] = defaultdict(dict)
     noise: dict[str, float] = {}
     for task, there in tasks.items():
         best = max(there, key=lambda each: each.mean)
@@ -141,20 +141,26 @@ def choose(
             noise[task] = floors.get(place(best.runs[0]), 0.0)
         for each in there:
             differences[each.method][task] = each.minus(best)
-            methods.setdefault(each.method, each)
+            methods[each.method][task] = each
     words = f"{where.experiment}: {', '.join(tasks)}; {where.encoder}; {where.rows:,} train rows"
-    others = {len(each.transfer.targets) for each in methods.values() if each.transfer}
+    others = {
+        len(each.transfer.targets) for there in tasks.values() for each in there if each.transfer
+    }
     if others:
         words += f"; mean over {max(others)} languages that it was not trained in"
     options = [Option(name, scores=differences[name]) for name in methods]
     measured: dict[Axis, str] = dict.fromkeys(AXES, "no record of full fine-tuning")
     if BASELINE in methods:
-        cost = Costs(costs, needs, methods[BASELINE].runs)
+        runs = {
+            name: {task: each.runs for task, each in found.items()}
+            for name, found in methods.items()
+        }
+        cost = Costs(costs, needs, runs[BASELINE])
         measured = cost.words
         if needs.tasks > 1 and BASELINE + JOINT not in methods:
-            methods[BASELINE + JOINT] = methods[BASELINE]
+            runs[BASELINE + JOINT] = runs[BASELINE]
             options.append(Option(BASELINE + JOINT))
-        options = [_priced(option, methods[option.method].runs, cost) for option in options]
+        options = [_priced(option, runs[option.method], cost) for option in options]
     ranked = tuple(_ranked(options, needs, margin, noise))
     return Choice(needs, words, measured, ranked, learned(records, where, tasks))
 

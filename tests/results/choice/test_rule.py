@@ -222,6 +222,20 @@ def test_time_is_that_of_all_steps() -> None:
     assert choice.first == ["full"]
 
 
+def test_time_is_that_of_all_tasks() -> None:
+    records = [
+        *(run for task in ("one", "two") for run in runs("full", task=task)),
+        *runs("lora", steps=3),
+        *runs("lora", task="two", steps=9),
+        *runs("slow"),
+    ]
+    choice = choose(records, [cost()], Needs(rows=100))
+    assert option(choice, "lora").ratios["time"].ratio == pytest.approx(2 * 0.7, rel=0.03)
+    assert option(choice, "slow").ratios["time"].ratio == pytest.approx(1.3, rel=0.03)
+    other = choose([*runs("full"), *runs("lora", task="two")], [cost()], Needs(rows=100))
+    assert "time" not in option(other, "lora").ratios  # full was not trained there
+
+
 def test_labels_of_one_method_are_its_rates() -> None:
     slow = [
         run.replaced(
@@ -271,16 +285,18 @@ def test_one_model_for_several_tasks_is_scored_on_each() -> None:
                 name: r.example_scores["test"] for name, r in (("one", one), ("two", two))
             },
             sizes=Sizes(train=200, dev=50, test=4000),
-            curve=[CurvePoint(step=3, loss=0.5, learning_rate=0.0)],
+            curve=[CurvePoint(step=9, loss=0.5, learning_rate=0.0)],
         )
 
     single = [
         run for task in ("one", "two") for x in ("full", "lora") for run in runs(x, task=task)
     ]
     records = [*single, *(together(seed) for seed in (0, 1, 2))]
-    found = option(
-        choose(records, [], Needs(rows=100, tasks=2, hurts=["storage"])), "full, multi-task"
-    )
+    needs = Needs(rows=100, tasks=2, hurts=["storage"])
+    found = option(choose(records, [cost()], needs), "full, multi-task")
+    assert found.ratios["time"].ratio == 9 / (3 + 3)  # once for both
+    untried = option(choose(single, [cost()], needs), "full, multi-task")
+    assert "time" not in untried.ratios
     assert found.scores["one"].estimate == pytest.approx(0)
     assert found.scores["two"].estimate == pytest.approx(-0.3)
     assert found.why == "worse than the best on two"
