@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from peftlab.results.choice.nearest import BASELINE, Costs, Scored, learned, scores
+from peftlab.results.choice.nearest import BASELINE, Costs, Runs, Scored, learned, scores
 from peftlab.results.choice.needs import AXES, Axis, Needs
 from peftlab.results.comparison.statistics import Interval, Place, place
 from peftlab.results.records.costs import CostRecord
@@ -165,7 +165,7 @@ def choose(
     return Choice(needs, words, measured, ranked, learned(records, where, tasks))
 
 
-def _priced(option: Option, runs: Sequence[Record], cost: Costs) -> Option:
+def _priced(option: Option, runs: Runs, cost: Costs) -> Option:
     shared = option.method.endswith(JOINT)
     megabytes = cost.numbers(runs, shared) * BYTES / 1e6
     return replace(option, ratios=cost.ratios(runs, shared), megabytes=megabytes)
