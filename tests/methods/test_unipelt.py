@@ -191,10 +191,11 @@ def test_a_stack_of_adapters_works_in_sequence(make_encoder, toy_task, inputs):
 def test_stacked_loras_add_up_and_merge(make_encoder, toy_task, inputs):
     stack = pl.Stack(pl.LoRA(rank=2), pl.LoRA(rank=3, targets=("query", "key")))
     model = trained(make_encoder, "bert", toy_task, stack)
+    model.backbone.double()  # in 32 bits the large updates round differently on every processor
     before = own_states(model, inputs)
     model.merge()
     assert not list(sites.find(model.backbone))
-    assert (own_states(model, inputs) - before).abs().max() <= 1e-4  # rounding of large updates
+    assert (own_states(model, inputs) - before).abs().max() <= 1e-12
     with pytest.raises(MergeError, match="cannot be merged"):
         trained(make_encoder, "bert", toy_task, "unipelt-flat").merge()
 
