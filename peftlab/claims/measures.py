@@ -27,8 +27,8 @@ from peftlab.results.transfer.zero_shot import transfers
 Runs = Sequence[Record]
 Counted = Literal["trainable", "stored", "inference"]
 Unit = Literal["seconds", "flops", "trainer flops"]
-#: Where a run reached something: a step, infinite if it did not.
-Reached = Callable[[Record], float]
+#: Between which steps a run reached something.
+Reached = Callable[[Record], targets.Span]
 ONE = Estimate.exact(1.0, ratio=True)
 #: FLOPs of a step by name of the convention.
 FLOPS: dict[str, Callable[[Flops], int | None]] = {
@@ -106,27 +106,29 @@ def run_ratio(ours: Runs, theirs: Runs, reach: Reached, step: Estimate = ONE) ->
 
     ``exp(mean_s log(n_s / m_s)) · c`` with the steps n and m of the two runs at seed s, and c the
     ratio of what a step costs. The interval is Student's over seeds, with that of c added in
-    quadrature, for the two are independent. A run that did not reach it by its last evaluation at n
-    only says that the ratio is at least n / m, and at most so where it is the other's.
+    quadrature, for the two are independent. Where a step is only known to lie between two, such as
+    two evaluations, the ratio takes their middle; the interval's lower end comes from the smallest
+    ratios that the runs allow, its upper from the largest. A run that did not reach it by its end
+    at n so says that the ratio is at least n / m, and at most so where it is the other's.
 
     Args:
         ours: Runs of a cell.
         theirs: Of another cell of the same task.
-        reach: Gives the step.
+        reach: Gives the steps between which a run got there.
         step: Cost of a step of ours over one of theirs; 1 counts steps.
     """
     right = {r.settings.seed: r for r in theirs}
     pairs = [(r, right[r.settings.seed]) for r in ours if r.settings.seed in right]
     if not pairs:
         raise RecordError("The runs share no seed: run both methods at the same seeds.")
-    ends = [[_bounds(run, reach) for run in pair] for pair in pairs]
-    least = [_log(ours[0]) - _log(theirs[1]) for ours, theirs in ends]
-    most = [_log(ours[1]) - _log(theirs[0]) for ours, theirs in ends]
+    spans = [(reach(ours), reach(theirs)) for ours, theirs in pairs]
+    least = [_log(ours.least) - _log(theirs.most) for ours, theirs in spans]
+    most = [_log(ours.most) - _log(theirs.least) for ours, theirs in spans]
     n = len(pairs)
     low = seed_interval(least) if all(map(math.isfinite, least)) else None
     high = seed_interval(most) if all(map(math.isfinite, most)) else None
     log_step, below, above = (_log(x) for x in (step.value, step.low, step.high))
-    middle = _middle(least, most)
+    middle = _middle(spans)
     bottom = -math.inf
     if low is not None:
         bottom = low.estimate - math.hypot(low.estimate - low.low, log_step - below) + log_step
@@ -235,12 +237,13 @@ def stopping(patience: int, majority: Runs = ()) -> Reached:
     """
     floor = targets.clearly_above(majority)
 
-    def step(run: Record) -> float:
+    def span(run: Record) -> targets.Span:
         assert run.sizes is not None  # the run is ok
         batch = int(str(run.settings.training["batch_size"]))
-        return targets.stopped(run, patience, math.ceil(run.sizes.train / batch), floor).step
+        step = targets.stopped(run, patience, math.ceil(run.sizes.train / batch), floor).step
+        return targets.Span(min(step, run.evaluations[-1].step), step)
 
-    return step
+    return span
 
 
 def reaching(baseline: Runs, slack: float) -> Reached:
@@ -259,21 +262,15 @@ def _flops(cost: CostRecord, label: str, what: str) -> int:
     return found
 
 
-def _bounds(run: Record, reach: Reached) -> tuple[float, float]:
-    """Return the least and the most that the step can be."""
-    step = reach(run)
-    return (float(run.evaluations[-1].step), math.inf) if math.isinf(step) else (step, step)
+def _middle(spans: Sequence[tuple[targets.Span, targets.Span]]) -> float:
+    """Return the mean over seeds of the logarithm of the ratio; the median if some are infinite.
 
-
-def _middle(least: Sequence[float], most: Sequence[float]) -> float:
-    """Return the mean of known numbers, else the median; NaN if nothing is known of one."""
-    pairs = list(zip(least, most, strict=True))
-    if all(a == b for a, b in pairs):
-        return math.fsum(least) / len(least)
-    if any(math.isinf(a) and math.isinf(b) for a, b in pairs):
+    NaN if neither run of a pair got there.
+    """
+    logs = [_log(ours.middle) - _log(theirs.middle) for ours, theirs in spans]
+    if any(map(math.isnan, logs)):
         return math.nan
-    ends = [a if a == b else (math.inf if math.isinf(b) else -math.inf) for a, b in pairs]
-    return median(ends)
+    return math.fsum(logs) / len(logs) if all(map(math.isfinite, logs)) else median(logs)
 
 
 def _log(x: float) -> float:

@@ -24,8 +24,10 @@ def runs(label: str, steps: list[float], rate: float = 1e-3) -> list:
     ]
 
 
-def below(run) -> float:
-    return m.targets.reached(run, 0.5)
+def below(run) -> m.targets.Span:
+    """The first evaluation below 0.5, as if it were known that it was reached then."""
+    span = m.targets.reached(run, 0.5)
+    return m.targets.Span(min(span.most, run.evaluations[-1].step), span.most)
 
 
 def test_a_ratio_of_runs_is_the_geometric_mean_over_seeds():
@@ -50,6 +52,17 @@ def test_what_was_not_reached_is_a_lower_bound():
     found = m.run_ratio(runs("lora", [10, 10, 10]), runs("full", [math.inf] * 3), below)
     assert (found.value, found.low) == (0, 0)
     assert found.high == pytest.approx(1 / 3)
+
+
+def test_a_step_between_two_evaluations_widens_the_ratio():
+    # seen after 20 of steps 11 to 20, over 10 of 1 to 10, in every seed
+    ours, theirs = runs("lora", [20] * 3), runs("full", [10] * 3)
+    found = m.run_ratio(ours, theirs, m.reaching(theirs, 0.0))
+    assert found.value == pytest.approx(5.5**-1 * 15.5)
+    assert (found.low, found.high) == pytest.approx((11 / 10, 20 / 1))
+    found = m.run_ratio(runs("lora", [math.inf] * 3), theirs, m.reaching(theirs, 0.0))
+    assert (found.value, found.high) == (math.inf, math.inf)
+    assert found.low == pytest.approx(30 / 10)
 
 
 def test_nothing_is_known_where_neither_got_there():
@@ -82,10 +95,10 @@ def test_the_rule_of_stopping_judges_once_an_epoch():
         update={"training": {**run.settings.training, "batch_size": 10}}
     )
     run = run.replaced(settings=settings)  # 100 rows: an epoch has 10 steps, as between evaluations
-    assert m.stopping(1)(run) == 30
-    assert m.stopping(2)(run) == math.inf
+    assert m.stopping(1)(run) == (30, 30)
+    assert m.stopping(2)(run) == (30, math.inf)
     majority = record("majority", accuracy=0.9, rate=None)
-    assert m.stopping(1, [majority])(run) == math.inf  # it has not begun to learn
+    assert m.stopping(1, [majority])(run) == (30, math.inf)  # it has not begun to learn
     for waits, known in ((True, False), (False, True)):
         check = RunRatio.model_validate(
             {"measure": "run ratio", "what": "steps", "experiment": "made", "methods": ["full"]}
@@ -101,8 +114,8 @@ def test_the_rule_of_stopping_judges_once_an_epoch():
 def test_a_target_is_the_baselines():
     # that all of its runs reach
     theirs = [curve_run("full", n, c) for n, c in enumerate([[0.6, 0.4, 0.5], [0.6, 0.5, 0.3]])]
-    assert m.reaching(theirs, 0.0)(curve_run("lora", 0, [0.5, 0.41, 0.39])) == 30
-    assert m.reaching(theirs, 0.1)(curve_run("lora", 0, [0.5, 0.41, 0.39])) == 20
+    assert m.reaching(theirs, 0.0)(curve_run("lora", 0, [0.5, 0.41, 0.39])) == (21, 30)
+    assert m.reaching(theirs, 0.1)(curve_run("lora", 0, [0.5, 0.41, 0.39])) == (11, 20)
 
 
 def test_a_step_is_timed_within_rounds():

@@ -1,9 +1,9 @@
 """Time to quality: when runs reach a validation loss, and where a rule of patience would stop them.
 
-A run is looked at where it was evaluated: it reaches a target at the first evaluation at or below
-it, so a step is known up to the distance of two evaluations. A run that never gets there has no
-step, only a lower bound; it counts as infinite, which a median can bear. This file reads curves of
-records and measured costs of a step; it knows no training.
+A run is looked at where it was evaluated: it reaches a target after the last evaluation above it
+and at the latest at the first one that is not. A run that never gets there has only a lower bound.
+Tables give the evaluation at which it was seen, infinite where it was not, which a median can bear.
+This file reads curves of records and measured costs of a step; it knows no training.
 """
 
 from __future__ import annotations
@@ -39,6 +39,18 @@ class Price(NamedTuple):
 
     seconds: float
     flops: int
+
+
+class Span(NamedTuple):
+    """Steps between which a run reached something, both included; ``most`` is infinite if never."""
+
+    least: float
+    most: float
+
+    @property
+    def middle(self) -> float:
+        """Between the two."""
+        return (self.least + self.most) / 2
 
 
 class Stop(NamedTuple):
@@ -83,9 +95,19 @@ def losses(record: Record) -> list[tuple[int, float]]:
     return found
 
 
-def reached(record: Record, goal: float) -> float:
-    """Return the step of the first evaluation with a loss of at most ``goal``, else infinity."""
-    return next((float(step) for step, loss in losses(record) if loss <= goal), math.inf)
+def reached(record: Record, goal: float) -> Span:
+    """Say when a run comes to a loss of at most ``goal``: it is seen at its evaluations alone.
+
+    Returns:
+        From the step after the last evaluation above the goal to the first that is not; from the
+        end of the run on if none is.
+    """
+    before = 0
+    for step, loss in losses(record):
+        if loss <= goal:
+            return Span(before + 1.0, float(step))
+        before = step
+    return Span(float(before), math.inf)
 
 
 def clearly_above(majority: Iterable[Record]) -> float:
@@ -198,10 +220,10 @@ def reach_table(
     rows = []
     for slack in slacks:
         goal = target(groups[baseline], slack)
-        base = [reached(run, goal) for run in groups[baseline]]
+        base = [reached(run, goal).most for run in groups[baseline]]
         base_price = price(groups[baseline][0], cost)
         for label, runs in groups.items():
-            steps = [reached(run, goal) for run in runs]
+            steps = [reached(run, goal).most for run in runs]
             row: dict[str, object] = {
                 **_run(label, runs),
                 "slack": slack,

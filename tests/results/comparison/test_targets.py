@@ -30,11 +30,12 @@ def test_the_target_is_the_median_of_the_lowest_losses():
         target([])
 
 
-def test_a_run_reaches_a_target_at_its_first_evaluation_there():
+def test_a_run_reaches_a_target_between_two_evaluations():
     one = curve_run("full", 0, [0.6, 0.4, 0.5])
-    assert reached(one, 0.4) == 20
-    assert reached(one, 0.7) == 10
-    assert reached(one, 0.39) == math.inf
+    assert reached(one, 0.4) == (11, 20)
+    assert reached(one, 0.4).middle == 15.5
+    assert reached(one, 0.7) == (1, 10)
+    assert reached(one, 0.39) == (30, math.inf)
     bare = one.replaced(evaluations=[EvaluationPoint(step=1, epoch=1.0, metrics={"accuracy": 0.5})])
     with pytest.raises(RecordError, match="no validation loss"):
         reached(bare, 0.4)
