@@ -5,6 +5,7 @@ The settings are written into each record, so that two runs with equal settings 
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -65,6 +66,8 @@ class TrainSettings:
             value = getattr(self, f.name)
             kind = kinds.get(str(f.type), str)
             if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+                raise self._wrong(f.name)
+            if isinstance(value, float) and not math.isfinite(value):
                 raise self._wrong(f.name)
         checks = {
             "learning_rate": self.learning_rate > 0,

@@ -1,4 +1,4 @@
-"""The committed records: whole, complete, planned by an experiment file, and not absurd."""
+"""The committed records: whole, planned by an experiment file to the end, and not absurd."""
 
 from __future__ import annotations
 
@@ -42,6 +42,9 @@ TRANSFER = {
 #: Encoders made here, by the name in a record: where they are.
 OURS = {"pocket": "pocket", "book/models/desk": str(BOOK / "models" / "desk")}
 
+#: Too long for one go: committed cell by cell. A cell that is not there is open in the ledger.
+CELL_BY_CELL = {"prompt-unipelt"}
+
 #: The pocket encoder does not solve this with held-out words, as its records say.
 UNSOLVED = {"pocket/paraphrase"}
 
@@ -54,10 +57,13 @@ def records(name: str) -> list[Record]:
 def test_an_experiment_is_recorded_to_the_end(name):
     experiment = experiments.read(BOOK / "experiments" / f"{name}.toml")
     found = {record.id: record for record in records(name)}
-    planned = {run.id for cell in experiment.cells() for run in cell.runs(found)}
-    assert sum(cell.size() for cell in experiment.cells()) == len(planned)
-    earlier = experiment.every_earlier_run().keys() - planned
-    assert set(found) == planned | earlier
+    cells = [({run.id for run in cell.runs(found)}, cell.size()) for cell in experiment.cells()]
+    earlier = set(experiment.every_earlier_run())
+    if name in CELL_BY_CELL:
+        cells = [(runs, size) for runs, size in cells if runs & found.keys()]
+        earlier &= found.keys()
+    assert all(len(runs) == size for runs, size in cells)
+    assert set(found) == earlier.union(*(runs for runs, _ in cells))
     reported = experiment.every_run_id()
     assert all(record.earlier is (record.id not in reported) for record in found.values())
 

@@ -326,11 +326,13 @@ def test_other_runtime_errors_are_not_hidden(make_model, words_task):
         {"warmup_ratio": 1.5},
         {"learning_rate": "1e-3"},
         {"learning_rate": float("nan")},
+        {"weight_decay": float("inf")},
         {"epochs": 2.5},
         {"keep_best": 1},
         {"seed": -1},
         {"patience_above": 0.5},  # without patience
         {"patience_above": "0.5"},
+        {"patience_above": float("nan")},
     ],
 )
 def test_settings_that_cannot_work_are_refused(wrong):
