@@ -18,7 +18,7 @@ from peftlab.encoders import shape
 from peftlab.errors import RecordError
 from peftlab.results.comparison import targets
 from peftlab.results.comparison.cost_table import comparison, is_tie
-from peftlab.results.comparison.statistics import difference, seed_interval
+from peftlab.results.comparison.statistics import difference, geometric_mean, seed_interval
 from peftlab.results.records.costs import CostRecord, Flops
 from peftlab.results.records.run import Record
 from peftlab.results.transfer import retention
@@ -37,20 +37,17 @@ FLOPS: dict[str, Callable[[Flops], int | None]] = {
 }
 
 
-def score_difference(
-    ours: Runs, theirs: Runs, metric: str | None = None, split: str = "test"
-) -> Estimate:
+def score_difference(ours: Runs, theirs: Runs, metric: str | None = None) -> Estimate:
     """Return ``ours − theirs`` in a metric, paired by seed, and by example if it is their mean.
 
     Args:
         ours: Runs of a cell.
         theirs: Of another cell of the same task.
         metric: By default the main one; the rates were chosen by that in any case.
-        split: Split, transfer task, or one of several tasks that were learnt together.
     """
     if metric is not None:
         ours, theirs = ([r.replaced(main_metric=metric) for r in runs] for runs in (ours, theirs))
-    return Estimate.of(difference(ours, theirs, split))
+    return Estimate.of(difference(ours, theirs))
 
 
 def transfer_difference(ours: Runs, theirs: Runs) -> Estimate:
@@ -95,7 +92,7 @@ def step_ratio(cost: CostRecord, label: str, against: str, what: str = "seconds"
         )
     found = timings.ratio(label, against)
     low, high = found.low, found.high
-    if against == timings.baseline and is_tie(timings, label):
+    if is_tie(timings, label, against):
         low, high = min(low, 1.0), max(high, 1.0)
     rounds = len(timings.seconds[label])
     return Estimate(found.ratio, low, high, rounds, "rounds", ratio=True)
@@ -185,12 +182,10 @@ def training_cost(run: Record, unit: Unit) -> float:
 
 def seed_ratio(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Estimate:
     """Return the geometric mean over the seeds that both have, with its interval."""
-    logs = [math.log(value / theirs[seed]) for seed, value in ours.items() if seed in theirs]
-    if not logs:
+    ratios = [value / theirs[seed] for seed, value in ours.items() if seed in theirs]
+    if not ratios:
         raise RecordError("The runs share no seed: run both at the same seeds.")
-    found = seed_interval(logs)
-    value, low, high = (math.exp(x) for x in (found.estimate, found.low, found.high))
-    return Estimate(value, low, high, found.n, "seeds", ratio=True)
+    return Estimate(*geometric_mean(ratios), len(ratios), "seeds", ratio=True)
 
 
 def count(encoder: str, method: str, against: str | None, of: Counted, ratio: bool) -> Estimate:

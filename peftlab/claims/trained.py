@@ -19,7 +19,7 @@ from peftlab.costs.plan import Pair
 from peftlab.errors import SettingsError
 from peftlab.experiments.plan import MAJORITY
 from peftlab.results.comparison.selection import part
-from peftlab.results.comparison.targets import label_in
+from peftlab.results.comparison.targets import label_in, nearest_machine
 from peftlab.results.records.run import Record
 
 
@@ -169,9 +169,10 @@ class RunRatio(Trained):
             ]
             if not costs:
                 return None
-            label, against = (label_in(costs[0], runs[0]) for runs in (ours, theirs))
+            cost = nearest_machine(costs, ours[0])
+            label, against = (label_in(cost, runs[0]) for runs in (ours, theirs))
             if label != against:
-                step = measures.step_ratio(costs[0], label, against, self.unit)
+                step = measures.step_ratio(cost, label, against, self.unit)
         if self.until == "stop":
             majority = groups.get(MAJORITY, []) if self.waits else []
             reach = measures.stopping(self.patience, majority)

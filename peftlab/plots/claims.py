@@ -62,6 +62,10 @@ class Walk:
         return "\n".join(parts)
 
 
+#: Where a claim stands that names no section.
+TOLD = "told of the paper by summaries of others, not read in it"
+
+
 def walk(found: Finding, commands: Sequence[str] = ()) -> Walk:
     """Return a claim with its verdict, its checks, a figure of its cells and what is missing.
 
@@ -74,6 +78,7 @@ def walk(found: Finding, commands: Sequence[str] = ()) -> Walk:
     number = f"{claim.number} ({claim.source})" if claim.number else "not available"
     words = {
         f"{claim.id}{', our control' * claim.ours}, {found.verdict}{scope}.": claim.claim,
+        "Where it is said:": "" if claim.ours else f"{claim.section or TOLD}.",
         "The paper's number:": "" if claim.ours else f"{number}.",
         "Unconfirmed, decides nothing:": claim.unconfirmed,
         "Tested here:": claim.protocol,
@@ -94,7 +99,9 @@ def check_table(found: Finding) -> pd.DataFrame:
     Columns ``what, claimed to be``; the number of ``cells``, and of those that are ``inside`` the
     region, ``outside``, ``undecided`` or have ``no record``; ``n``, the fewest seeds or rounds of a
     recorded cell; ``could have shown``, the effect that would have been seen in four of five cases,
-    median over the recorded cells: a factor for ratios.
+    median over the recorded cells: a factor for ratios; ``narrow enough``, of a claim that a number
+    lies between two bounds, the cells whose interval is narrower than they are apart: no other
+    could have shown it.
     """
     rows = []
     for what, group in _by_check(found).items():
@@ -112,6 +119,7 @@ def check_table(found: Finding) -> pd.DataFrame:
                 "no record": judged.count(None),
                 "n": f"{fewest.n} {fewest.over}" if fewest and fewest.n else "",
                 "could have shown": power(estimates),
+                "narrow enough": narrow(group),
             }
         )
     return pd.DataFrame(rows)
@@ -127,6 +135,15 @@ def power(estimates: Sequence[Estimate]) -> str:
     if math.isinf(size):
         return "no size: most have no bound"
     return f"×{size:.2f}" if sampled[0].ratio else f"{size:.3f}"
+
+
+def narrow(group: Sequence[Cell]) -> str:
+    """Say how many recorded cells could lie inside a region with two ends; "" for others."""
+    region = group[0].claimed
+    if region.above is None or region.below is None:
+        return ""
+    estimates = [cell.estimate for cell in group if cell.estimate is not None]
+    return str(sum(e.high - e.low < region.below - region.above for e in estimates))
 
 
 def cells(found: Finding) -> Plot:

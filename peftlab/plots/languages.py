@@ -32,9 +32,7 @@ COSTS = {
 }
 
 
-def language_map(
-    records: Sequence[Record], without: Sequence[str] = (), resamples: int = 2000
-) -> Plot:
+def language_map(records: Sequence[Record], without: Sequence[str] = ()) -> Plot:
     """Draw the score of each method in each language; the source first, the others by script.
 
     Cells whose score is not clearly above that of the majority class have no colour, and their
@@ -43,7 +41,6 @@ def language_map(
     Args:
         records: Of experiments with transfer tasks.
         without: Labels of methods that are left out.
-        resamples: Of the bootstrap.
 
     Returns:
         One panel an encoder and task; methods in order of their mean over the target languages.
@@ -51,7 +48,7 @@ def language_map(
     Raises:
         RecordError: No record was scored in another language.
     """
-    table = by_language(records, resamples)
+    table = by_language(records)
     table = table[~table["method"].isin(without)].reset_index(drop=True)
     if table.empty:
         raise RecordError("No map can be drawn: no record was scored in another language.")
@@ -146,7 +143,6 @@ def language_trade_off(
     records: Sequence[Record],
     cost: Literal["seconds", "flops", "bytes"] = "bytes",
     methods: Sequence[str] = (),
-    resamples: int = 2000,
 ) -> Plot:
     """Draw the mean score in the target languages against what all of them have cost together.
 
@@ -157,12 +153,11 @@ def language_trade_off(
         cost: Of the training in the source language, plus that of one more language for each
             target language; of several tasks learnt together an equal share.
         methods: Labels of those that are drawn; all if there are none.
-        resamples: Of the bootstrap.
 
     Raises:
         RecordError: No record was scored in another language, or what it cost was not counted.
     """
-    table = trade_off(records, resamples=resamples)
+    table = trade_off(records)
     table = table[table["method"].isin(methods or table["method"])].reset_index(drop=True)
     if table.empty:
         raise RecordError("No trade-off can be drawn: no record was scored in another language.")

@@ -1,7 +1,13 @@
 """Records of runs: their schema, where they are kept, and the statistics of comparing them."""
 
 from peftlab.results.comparison.selection import best_rate, selected
-from peftlab.results.comparison.statistics import Interval, bootstrap, difference, score, summarise
+from peftlab.results.comparison.statistics import (
+    Interval,
+    crossed_interval,
+    difference,
+    score,
+    summarise,
+)
 from peftlab.results.records.run import (
     CurvePoint,
     EvaluationPoint,
@@ -28,8 +34,8 @@ __all__ = [
     "bench_store",
     "best_rate",
     "book_results",
-    "bootstrap",
     "cost_store",
+    "crossed_interval",
     "difference",
     "frame",
     "score",

@@ -19,7 +19,7 @@ def cells(axis):
 
 
 def test_every_method_and_language_has_a_cell_and_better_is_brighter():
-    plot = plots.language_map(experiment(), resamples=200)
+    plot = plots.language_map(experiment())
     (axis,) = plot.figure.get_axes()
     methods = [text.get_text() for text in axis.get_yticklabels()]
     targets = [text.get_text() for text in axis.get_xticklabels()]
@@ -41,7 +41,7 @@ def test_every_method_and_language_has_a_cell_and_better_is_brighter():
 
 def test_what_is_not_above_the_majority_class_has_no_colour_and_brackets():
     poor = [transferred("poor", seed, (0.6, 0.26, 0.5)) for seed in (0, 1, 2)]
-    plot = plots.language_map([*experiment(), *poor], resamples=200)
+    plot = plots.language_map([*experiment(), *poor])
     for theme, figure in plot.figures.items():
         (axis,) = figure.get_axes()
         methods = [text.get_text() for text in axis.get_yticklabels()]
@@ -54,13 +54,13 @@ def test_what_is_not_above_the_majority_class_has_no_colour_and_brackets():
         assert blank == marked == expected
     table = plot.table.set_index(["method", "target"])
     assert not table.loc[("poor", "deu_Latn"), "above_majority"]
-    alone = plots.language_map(poor, resamples=200)  # without the control nothing is known
+    alone = plots.language_map(poor)  # without the control nothing is known
     assert alone.table["above_majority"].isna().all()
     assert not any(text.get_text().startswith("(") for text in alone.figure.get_axes()[0].texts)
 
 
 def test_numbers_in_cells_can_be_read():
-    plot = plots.language_map(experiment(), resamples=200)
+    plot = plots.language_map(experiment())
     for figure in plot.figures.values():
         (axis,) = figure.get_axes()
         by_place = cells(axis)
@@ -72,7 +72,7 @@ def test_numbers_in_cells_can_be_read():
 
 
 def test_costs_are_of_all_languages_together():
-    plot = plots.language_trade_off(experiment(), methods=["full", "madx"], resamples=200)
+    plot = plots.language_trade_off(experiment(), methods=["full", "madx"])
     table = plot.table.set_index("method")
     assert table["total"].to_dict() == {"full": 20_040, "madx": 2440 + 2 * 2000}
     (axis,) = plot.figure.get_axes()
@@ -81,15 +81,15 @@ def test_costs_are_of_all_languages_together():
     assert axis.get_legend() is None
     drawn = {(c.lines[0].get_xdata()[0], c.lines[0].get_ydata()[0]) for c in axis.containers}
     assert drawn == {(line.total, line.average) for line in plot.table.itertuples()}
-    seconds = plots.language_trade_off(experiment(), "seconds", ["madx"], resamples=200)
+    seconds = plots.language_trade_off(experiment(), "seconds", ["madx"])
     assert seconds.table["total"].tolist() == [23 + 2 * 20]
     with pytest.raises(RecordError, match="do not all have flops"):
-        plots.language_trade_off(experiment(), "flops", resamples=200)
+        plots.language_trade_off(experiment(), "flops")
 
 
 def test_a_method_that_learnt_nothing_is_hollow():
     bad = [transferred("bad", seed, (0.26, 0.3, 0.3)) for seed in (0, 1, 2)]
-    plot = plots.language_trade_off([*experiment(), *bad], resamples=200)
+    plot = plots.language_trade_off([*experiment(), *bad])
     (axis,) = plot.figure.get_axes()
     hollow = {
         c.get_label()

@@ -54,8 +54,8 @@ ALL = {
     "learning_rates": lambda: plots.learning_rates(grid()),
     "transfer": lambda: plots.transfer(WITH_TRANSFER),
     "phases": lambda: plots.phases(grid()),
-    "language_map": lambda: plots.language_map(experiment(), resamples=100),
-    "language_trade_off": lambda: plots.language_trade_off(experiment(), resamples=100),
+    "language_map": lambda: plots.language_map(experiment()),
+    "language_trade_off": lambda: plots.language_trade_off(experiment()),
 }
 
 

@@ -101,5 +101,13 @@ def test_no_more_digits_than_the_noise_allows(value, spread, text):
     assert significant(value, spread) == text
 
 
+def test_a_product_is_as_uncertain_as_both():
+    found = Ratio(2.0, 1.0, 4.0).times(Ratio(0.5, 0.25, 1.0))
+    assert found.ratio == 1
+    assert math.log(found.high) == pytest.approx(math.hypot(math.log(2), math.log(2)))
+    assert found.low == pytest.approx(1 / found.high)
+    assert Ratio(2.0, 1.0, 4.0).times(Ratio(3.0, 3.0, 3.0)) == pytest.approx((6, 3, 12))
+
+
 def test_a_ratio_prints_its_interval():
     assert str(Ratio(0.77123, 0.76512, 0.78034)) == "0.771 [0.765, 0.780]"

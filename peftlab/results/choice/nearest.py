@@ -9,14 +9,20 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import fmean
 from typing import NamedTuple
 
 from peftlab.errors import RecordError
 from peftlab.results.choice.needs import AXES, Axis, Needs
 from peftlab.results.comparison.cost_table import comparison, is_tie
 from peftlab.results.comparison.selection import cell_of, cells, part, selected
-from peftlab.results.comparison.statistics import Interval, pair, paired, trains_nothing
+from peftlab.results.comparison.statistics import (
+    Interval,
+    geometric_mean,
+    pair,
+    paired,
+    trains_nothing,
+)
 from peftlab.results.comparison.targets import label_in
 from peftlab.results.records.costs import CostRecord
 from peftlab.results.records.run import Parameters, Record
@@ -25,7 +31,6 @@ from peftlab.results.transfer.zero_shot import JOINT, Transfer, transfers
 from peftlab.timing.intervals import Ratio
 
 BASELINE = "full"
-RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,8 @@ class Scored:
     def minus(self, other: Scored) -> Interval:
         """Return the paired difference to another method on the task."""
         if self.transfer is not None and other.transfer is not None:
-            return retention.difference(self.transfer, other.transfer, RESAMPLES).target
-        return paired(*pair(self.runs, other.runs), resamples=RESAMPLES)
+            return retention.difference(self.transfer, other.transfer).target
+        return paired(*pair(self.runs, other.runs))
 
 
 class Where(NamedTuple):
@@ -190,8 +195,9 @@ class Costs:
     def ratios(self, runs: Runs, shared: bool) -> dict[Axis, Ratio]:
         """Return what is recorded or counted of a method, over full fine-tuning.
 
-        Time is that of a step times the number of steps, on all tasks together; one model for them
-        has one only where it was trained. Latency is 1 where inference has no more parameters, and
+        Time is that of a step times the number of steps, on all tasks together, the mean over
+        seeds; of one seed only where no rule ended the run. One model for them has a time only
+        where it was trained. Latency is 1 where inference has no more parameters, and
         that of the merged method for one task.
 
         Args:
@@ -227,9 +233,13 @@ class Costs:
             return None
         theirs = _steps({task: self.baseline[task] for task in runs})
         step, ours = _timed(self.train, runs), _steps(runs)
-        if step is None or ours is None or theirs is None:
+        ratios = [n / theirs[seed] for seed, n in ours.items() if seed in theirs]
+        if step is None or not ratios:
             return None
-        return Ratio(*(end * ours / theirs for end in step))
+        if len(ratios) > 1:
+            return step.times(geometric_mean(ratios))
+        ruled = any(seeds[0].settings.training.get("patience") for seeds in runs.values())
+        return None if ruled else step.times(Ratio(ratios[0], ratios[0], ratios[0]))
 
     def _nearest(self, records: Sequence[CostRecord], mode: str, batch: int) -> CostRecord | None:
         """Return the cell of the encoder nearest in size, then nearest in tokens and length.
@@ -282,15 +292,18 @@ def _named(record: CostRecord | None) -> str:
     return f"{record.experiment}: {s.encoder}, {s.batch} × {s.length} tokens, {s.device}"
 
 
-def _steps(runs: Runs) -> float | None:
-    """Return the optimiser steps on all tasks, each the median over seeds; None: not recorded.
+def _steps(runs: Runs) -> dict[int, int]:
+    """Return by seed the optimiser steps on all tasks; only seeds that are recorded on all of them.
 
     A run on several tasks counts once.
     """
-    own = {seeds[0].id: seeds for seeds in runs.values()}.values()
-    if not all(run.curve for seeds in own for run in seeds):
-        return None
-    return sum(median(run.curve[-1].step for run in seeds) for seeds in own)
+    found: dict[int, dict[str, int]] = defaultdict(dict)
+    for seeds in runs.values():
+        for run in seeds:
+            if run.curve:
+                found[run.settings.seed][run.id] = run.curve[-1].step
+    tasks = len({seeds[0].id for seeds in runs.values()})
+    return {seed: sum(own.values()) for seed, own in found.items() if len(own) == tasks}
 
 
 def _label(cost: CostRecord, runs: Runs) -> str | None:

@@ -45,12 +45,12 @@ def comparison(record: CostRecord) -> Comparison | None:
     )
 
 
-def is_tie(timings: Comparison, label: str) -> bool:
-    """Say whether a method cannot be told from the baseline.
+def is_tie(timings: Comparison, label: str, against: str | None = None) -> bool:
+    """Say whether a method cannot be told from another one, by default the baseline.
 
     Its interval holds 1, or lies within that of the baseline against itself.
     """
-    ratio, again = timings.ratio(label), timings.baseline + AGAIN
+    ratio, again = timings.ratio(label, against), timings.baseline + AGAIN
     if ratio.tie or again not in timings.seconds:
         return ratio.tie
     noise = timings.ratio(again)

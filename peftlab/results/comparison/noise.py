@@ -52,7 +52,6 @@ def noise(
     split: str = "test",
     *,
     draws: int = 400,
-    resamples: int = 1000,
     seed: int = 0,
 ) -> Noise:
     """Compare runs with runs of the same configuration.
@@ -62,16 +61,12 @@ def noise(
         seeds: Runs in each of the two groups.
         split: Split or transfer task.
         draws: How often two groups without a common run are drawn.
-        resamples: Of the bootstrap of each comparison.
         seed: Of the draws.
 
     Raises:
         RecordError: The runs differ in more than the seed, or are too few.
     """
-    found = [
-        paired(ours, theirs, split, resamples=resamples)
-        for ours, theirs in _groups(records, seeds, draws, seed)
-    ]
+    found = [paired(ours, theirs, split) for ours, theirs in _groups(records, seeds, draws, seed)]
     scores = [record.score(split) for record in records]
     half = [(each.high - each.low) / 2 for each in found]
     return Noise(

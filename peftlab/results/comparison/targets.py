@@ -159,6 +159,22 @@ def stopped(record: Record, patience: int, every: int, floor: float = -math.inf)
     return Stop(math.inf, best)
 
 
+def nearest_machine(costs: Sequence[CostRecord], record: Record) -> CostRecord:
+    """Return the measurement on a run's processor, with as many threads; else on it; else any.
+
+    Args:
+        costs: At least one, all of one cell.
+        record: The run whose steps are to be priced.
+    """
+
+    def far(cost: CostRecord) -> tuple[bool, bool, str]:
+        there, machine = cost.settings, record.machine
+        threads = there.threads != machine.get("torch_threads")
+        return there.processor != machine.get("cpu"), threads, cost.id
+
+    return min(costs, key=far)
+
+
 def label_in(cost: CostRecord, record: Record) -> str:
     """Return what a measurement calls the method of a run.
 

@@ -15,7 +15,6 @@ import numpy as np
 from peftlab.errors import RecordError
 from peftlab.results.comparison.card import BYTES
 from peftlab.results.comparison.selection import cell_of
-from peftlab.results.comparison.statistics import RESAMPLES
 from peftlab.results.records.run import Record
 from peftlab.results.records.store import processor
 from peftlab.results.transfer.retention import summary
@@ -76,15 +75,12 @@ def budgets(records: Sequence[Record]) -> DataFrame:
     return pd.DataFrame(rows, columns=PLACE + columns)
 
 
-def trade_off(
-    records: Sequence[Record], baseline: str = "full", resamples: int = RESAMPLES
-) -> DataFrame:
+def trade_off(records: Sequence[Record], baseline: str = "full") -> DataFrame:
     """Return quality, retention, training time and stored bytes: one row a method and task.
 
     Args:
         records: As for :func:`budgets`.
         baseline: Label of the method to compare with.
-        resamples: Of the bootstrap.
 
     Returns:
         Columns ``encoder, random_weights, task, method, tasks, languages, metric, average, low,
@@ -103,7 +99,7 @@ def trade_off(
     import pandas as pd
 
     known = {record.id: record for record in records}
-    said = summary(records, baseline, resamples).set_index(PLACE)
+    said = summary(records, baseline).set_index(PLACE)
     rows = []
     for each in transfers(records):
         line = said.loc[tuple(_place(each).values())]

@@ -9,7 +9,8 @@ difference. Where a metric is no mean over rows (F1, accuracy of words), interva
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,14 +18,11 @@ import numpy as np
 
 from peftlab.errors import RecordError
 from peftlab.results.comparison.statistics import (
-    RESAMPLES,
     Array,
     Interval,
-    Level,
     pair,
-    percentiles,
-    resampled,
     seed_interval,
+    summed_interval,
 )
 from peftlab.results.records.run import Record
 from peftlab.results.transfer.zero_shot import JOINT, MAJORITY, Transfer, transfers
@@ -77,39 +75,39 @@ class Averages(NamedTuple):
     retention: Interval | None = None
 
 
-def averages(transfer: Transfer, resamples: int = RESAMPLES) -> Averages:
+def averages(transfer: Transfer) -> Averages:
     """Return source score, mean over the target languages, and retention, with 95 % intervals.
 
-    The ratio's interval is that of the ratios of the resamples, in which both scores are of the
-    same seeds and rows. Over seeds alone it is Student's t interval of the linearised ratio, which
-    at seed s is ``r + (target_s − r · source_s) / source`` (Cochran, 1977, Sampling techniques,
-    section 6.4).
+    The interval of the ratio r is that of the linearised one, r + (target − r · source) / source,
+    in which both scores are of the same seeds and rows (Cochran, 1977, Sampling techniques, section
+    6.4).
 
     Args:
         transfer: What was scored.
-        resamples: Of the bootstrap.
     """
     source, target = _seeds(transfer)
-    means = float(source.mean()), float(target.mean())
-    ratio = means[1] / means[0] if means[0] else float("nan")
+    base = float(source.mean()) or math.nan  # of a score of 0 nothing can be kept
+    ratio = float(target.mean()) / base
     rows = _rows(transfer)
     if rows is None:
-        kept = ratio + (target - ratio * source) / means[0] if means[0] else target * ratio
-        return Averages(*(seed_interval(list(each)) for each in (source, target, kept)))
-    drawn = sum(resampled(_groups(rows), resamples), start=np.zeros((resamples, 2)))
-    kept = np.full(resamples, np.nan)
-    np.divide(drawn[:, 1], drawn[:, 0], out=kept, where=drawn[:, 0] > 0)
-    found = zip((*means, ratio), (drawn[:, 0], drawn[:, 1], kept), strict=True)
-    return Averages(*(_interval(mean, values, transfer) for mean, values in found))
+        kept = seed_interval(list((target - ratio * source) / base))
+        found = seed_interval(list(source)), seed_interval(list(target))
+    else:
+        groups = _groups(rows)
+        kept = summed_interval([(one - ratio * home) / base for home, one in groups])
+        found = _interval(groups, 0), _interval(groups, 1)
+    return Averages(
+        *found,
+        replace(kept, estimate=ratio, low=ratio + kept.low, high=ratio + kept.high),
+    )
 
 
-def difference(ours: Transfer, theirs: Transfer, resamples: int = RESAMPLES) -> Averages:
+def difference(ours: Transfer, theirs: Transfer) -> Averages:
     """Return ``ours − theirs`` at the source and on average, paired by seed, language and row.
 
     Args:
         ours: A method.
         theirs: Another one on the same task; one that trains nothing is paired with every seed.
-        resamples: Of the bootstrap.
 
     Raises:
         RecordError: They share no seed, or were not scored in the same languages.
@@ -121,27 +119,20 @@ def difference(ours: Transfer, theirs: Transfer, resamples: int = RESAMPLES) -> 
         )
     left, right = pair(ours.runs, theirs.runs)
     ours, theirs = replace(ours, runs=tuple(left)), replace(theirs, runs=tuple(right))
-    one, other = _seeds(ours), _seeds(theirs)
-    changes = one[0] - other[0], one[1] - other[1]
     rows, base = _rows(ours), _rows(theirs)
     if rows is None or base is None or any(rows[c].shape != base[c].shape for c in rows):
-        return Averages(*(seed_interval(list(each)) for each in changes))
+        changes = zip(_seeds(ours), _seeds(theirs), strict=True)
+        return Averages(*(seed_interval(list(one - other)) for one, other in changes))
     groups = _groups({code: rows[code] - base[code] for code in rows})
-    drawn = sum(resampled(groups, resamples), start=np.zeros((resamples, 2)))
-    return Averages(
-        *(_interval(float(changes[i].mean()), drawn[:, i], ours) for i in (0, 1)),
-    )
+    return Averages(_interval(groups, 0), _interval(groups, 1))
 
 
-def summary(
-    records: Iterable[Record], baseline: str = "full", resamples: int = RESAMPLES
-) -> DataFrame:
+def summary(records: Iterable[Record], baseline: str = "full") -> DataFrame:
     """Return one row a method and task: averages, retention, and how it compares with a baseline.
 
     Args:
         records: Of experiments, all rates and seeds.
         baseline: Label of the method to compare with.
-        resamples: Of the bootstrap.
 
     Returns:
         Columns ``encoder, random_weights, task, source, rank, method, metric, languages, seeds,
@@ -160,7 +151,7 @@ def summary(
     for place in dict.fromkeys(each.place for each in found):
         methods = {each.method: each for each in found if each.place == place}
         control = methods.get(MAJORITY) or methods.get(MAJORITY + JOINT)
-        made = [_row(each, methods.get(baseline), control, resamples) for each in methods.values()]
+        made = [_row(each, methods.get(baseline), control) for each in methods.values()]
         verdicts = [row["verdict"] for row in made]
         for row in made:
             if row["verdict"] in VERDICTS:
@@ -172,11 +163,9 @@ def summary(
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _row(
-    transfer: Transfer, baseline: Transfer | None, control: Transfer | None, resamples: int
-) -> dict[str, Any]:
+def _row(transfer: Transfer, baseline: Transfer | None, control: Transfer | None) -> dict[str, Any]:
     """Return one row of :func:`summary`, without its rank; the baseline is tied with itself."""
-    source, target, retention = averages(transfer, resamples)
+    source, target, retention = averages(transfer)
     assert retention is not None
     row: dict[str, Any] = {
         "encoder": transfer.encoder,
@@ -196,12 +185,12 @@ def _row(
     if baseline is transfer:
         row["verdict"] = "tie"
     elif baseline is not None and set(baseline.targets) == set(transfer.targets):
-        change = difference(transfer, baseline, resamples).target
+        change = difference(transfer, baseline).target
         row |= _named(change, "difference", "difference_low", "difference_high")
         row["verdict"] = change.verdict
     if control is not None and set(control.targets) == set(transfer.targets):
         row["majority"] = float(_seeds(control)[1].mean())
-        above = difference(transfer, control, resamples).source
+        above = difference(transfer, control).source
         row["inflated"] = above.verdict != "better"
     return row
 
@@ -211,10 +200,9 @@ def _named(interval: Interval, *names: str) -> dict[str, float]:
     return dict(zip(names, values, strict=True))
 
 
-def _interval(mean: float, drawn: Array, transfer: Transfer) -> Interval:
-    n = len(transfer.runs)
-    over: Level = "seeds and examples" if n > 1 else "examples"
-    return Interval(mean, *percentiles(drawn), over, n)
+def _interval(groups: Sequence[Array], which: int) -> Interval:
+    """Return the source score (0) or the mean over the target languages (1) with its interval."""
+    return summed_interval([group[which] for group in groups])
 
 
 def _seeds(transfer: Transfer) -> tuple[Array, Array]:

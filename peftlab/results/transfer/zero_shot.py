@@ -81,12 +81,12 @@ class Transfer:
         """Return example scores [seeds, examples], None where the metric is not their mean."""
         return statistics.examples(self.runs, split, self.metric)
 
-    def interval(self, split: str, resamples: int = statistics.RESAMPLES) -> Interval:
+    def interval(self, split: str) -> Interval:
         """Return the mean score on a split with its interval, over what it can be over."""
         rows = self.examples(split)
         if rows is None:
             return statistics.seed_interval(self.scores(split))
-        return statistics.bootstrap(rows, resamples=resamples)
+        return statistics.crossed_interval(rows)
 
 
 def transfers(records: Iterable[Record]) -> list[Transfer]:
@@ -166,12 +166,11 @@ def _line(transfer: Transfer, target: str) -> dict[str, Any]:
     }
 
 
-def by_language(records: Iterable[Record], resamples: int = statistics.RESAMPLES) -> DataFrame:
+def by_language(records: Iterable[Record]) -> DataFrame:
     """Return one row a method and language: mean over seeds, interval, and the majority class.
 
     Args:
         records: As for :func:`transfers`.
-        resamples: Of the bootstrap.
 
     Returns:
         Columns ``encoder, random_weights, task, source, target, script, method, metric, seeds,
@@ -186,7 +185,7 @@ def by_language(records: Iterable[Record], resamples: int = statistics.RESAMPLES
     rows: list[dict[str, Any]] = []
     for each in found:
         for target, split in ((each.source, each.home), *each.targets.items()):
-            interval = each.interval(split, resamples)
+            interval = each.interval(split)
             control = majority.get(each.place)
             its = None if control is None else ({control.source: control.home} | control.targets)
             rows.append(

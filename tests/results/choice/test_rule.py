@@ -222,6 +222,28 @@ def test_time_is_that_of_all_steps() -> None:
     assert choice.first == ["full"]
 
 
+def test_time_is_as_uncertain_as_the_steps_that_seeds_take() -> None:
+    stopped = [
+        run.replaced(curve=[CurvePoint(step=steps, loss=0.5, learning_rate=0.0)])
+        for run, steps in zip(runs("lora"), (2, 4, 9), strict=True)
+    ]
+    found = option(choose([*runs("full"), *stopped], [cost()], Needs(rows=100)), "lora")
+    time = found.ratios["time"]
+    assert time.ratio == pytest.approx(0.7 * (2 * 4 * 9) ** (1 / 3) / 3, rel=0.03)
+    assert time.low < 0.7 * 2 / 3 < 0.7 * 9 / 3 < time.high
+
+
+def test_of_one_seed_time_is_known_only_where_no_rule_ended_the_run() -> None:
+    def ruled(run: Record) -> Record:
+        training = {**run.settings.training, "patience": 3}
+        return run.replaced(settings=run.settings.model_copy(update={"training": training}))
+
+    one = [*runs("full"), *runs("lora")[:1]]
+    assert "time" in option(choose(one, [cost()], Needs(rows=100)), "lora").ratios
+    ended = [ruled(run) for run in one]
+    assert "time" not in option(choose(ended, [cost()], Needs(rows=100)), "lora").ratios
+
+
 def test_time_is_that_of_all_tasks() -> None:
     records = [
         *(run for task in ("one", "two") for run in runs("full", task=task)),

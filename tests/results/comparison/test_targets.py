@@ -10,6 +10,7 @@ from peftlab.errors import RecordError
 from peftlab.results.comparison.targets import (
     clearly_above,
     losses,
+    nearest_machine,
     reach_table,
     reached,
     stop_table,
@@ -109,3 +110,16 @@ def test_what_cannot_be_compared_is_refused():
         reach_table([*curve_runs(), record("full", task="other")], curve_cost())
     with pytest.raises(RecordError, match="no timed method with the settings of 'full'"):
         reach_table(curve_runs(), cost_record(timed=False))
+
+
+def test_a_step_is_priced_on_the_machine_of_the_run():
+    def timed(processor, threads):
+        made = curve_cost()
+        settings = made.settings.model_copy(update={"processor": processor, "threads": threads})
+        return made.model_copy(update={"id": f"{processor} {threads}", "settings": settings})
+
+    costs = [timed("other", 1), timed("ours", 2), timed("ours", 1)]
+    run = curve_run("full", 0, [0.5]).replaced(machine={"cpu": "ours", "torch_threads": 1})
+    assert nearest_machine(costs, run).id == "ours 1"
+    assert nearest_machine(costs[:2], run).id == "ours 2"
+    assert nearest_machine(costs[:1], run).id == "other 1"
