@@ -19,29 +19,22 @@ from peftlab.errors import SettingsError
 from peftlab.results.comparison.selection import part
 from peftlab.results.records.run import Record
 
-#: Which earlier runs count in the time of a run.
-Counted = Literal["none", "same task", "all"]
-
 
 class TrainingRatio(Trained):
     """What training has cost over another method's, with the runs that both build on.
 
     Attributes:
         of: See :func:`peftlab.claims.measures.training_cost`.
-        earlier: Whose cost counts: ``"all"`` runs that come before, or those on the ``"same task"``
-            only, where the others are there already.
     """
 
     measure: Literal["training ratio"]
     of: measures.Unit
-    earlier: Counted = "all"
 
     def _estimate(
         self, evidence: Evidence, groups: Groups, ours: list[Record], theirs: list[Record]
     ) -> Estimate:
-        counts = counted(self.earlier, ours[0].settings.task)
         records = evidence.records(self.experiment)
-        return chains.path_ratio(ours, theirs, records, counts, self.of)
+        return chains.path_ratio(ours, theirs, records, lambda run: True, self.of)
 
 
 class AddedTask(OfExperiment):
@@ -119,9 +112,10 @@ class AddedTask(OfExperiment):
                 ours = [part(run, self.task) for run in ours]
             return measures.score_difference(ours, theirs)
         assert self.of != "forgetting"  # which is compared with nothing
-        counts = counted("same task", self.task)
+        records = evidence.records(self.experiment)
+        # what was there for the old tasks is there already
         return chains.path_ratio(
-            ours, theirs, evidence.records(self.experiment), counts, unit=self.of
+            ours, theirs, records, lambda run: run.settings.task == self.task, self.of
         )
 
     def _old(self, evidence: Evidence, label: str) -> list[str]:
@@ -198,15 +192,3 @@ class SelectedLayers(OfExperiment):
         self, evidence: Evidence, task: str, rows: int | None
     ) -> list[tuple[Place, Groups]]:
         return list(evidence.papers(self.experiment, [task], rows))
-
-
-def counted(earlier: Counted, task: str) -> chains.Counts:
-    """Return which earlier runs count.
-
-    Args:
-        earlier: In words.
-        task: Whose runs are those of the same task.
-    """
-    if earlier == "same task":
-        return lambda run: run.settings.task == task
-    return lambda run: earlier == "all"
