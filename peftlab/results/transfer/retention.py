@@ -1,8 +1,8 @@
 """Averages over languages, what of the source's score is kept, and which methods differ.
 
 The languages are those that were tested, not a sample of all: intervals are over seeds and test
-rows. One seed is one model, so seeds are drawn for all languages together. Test sets with equally
-many rows are taken as parallel, row by row, and drawn together too: where they are translations, a
+rows. One seed is one model, so seeds count for all languages together. Test sets with equally
+many rows are taken as parallel, row by row, and count together too: where they are translations, a
 row that is hard is hard in all; where they are not, their rows are unrelated and it makes no
 difference. Where a metric is no mean over rows (F1, accuracy of words), intervals are over seeds.
 """
