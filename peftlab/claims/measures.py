@@ -228,13 +228,16 @@ def stopping(patience: int, majority: Runs = ()) -> Reached:
 
     Args:
         patience: Epochs.
-        majority: Of the control: a run that is not clearly above it has no end yet.
+        majority: Of the control: a run that is not clearly above it has no end yet, nor one that
+            is not above what it was itself told to wait for. Without any, nothing is waited for.
     """
-    floor = targets.clearly_above(majority)
+    clearly = targets.clearly_above(majority)
 
     def span(run: Record) -> targets.Span:
         assert run.sizes is not None  # the run is ok
         batch = int(str(run.settings.training["batch_size"]))
+        told = float(str(run.settings.training.get("patience_above", -math.inf)))
+        floor = max(clearly, told) if majority else clearly
         step = targets.stopped(run, patience, math.ceil(run.sizes.train / batch), floor).step
         return targets.Span(min(step, run.evaluations[-1].step), step)
 

@@ -53,7 +53,8 @@ class Walk:
             for name, text in self.words.items()
         ]
         if len(self.checks):
-            parts.append(self.checks.to_html(index=False, border=0, justify="left"))
+            told = self.checks.loc[:, (self.checks != "").any()]
+            parts.append(told.to_html(index=False, border=0, justify="left"))
         if self.plot is not None:
             parts.append(self.plot._repr_html_())
         if self.commands:
@@ -62,6 +63,13 @@ class Walk:
         return "\n".join(parts)
 
 
+#: How the judgement of a cell is told in a table.
+JUDGED = {
+    "reproduced": "inside",
+    "not reproduced": "outside",
+    "undecided": "undecided",
+    None: "without record",
+}
 #: Where a claim stands that names no section.
 TOLD = "told of the paper by summaries of others, not read in it"
 
@@ -96,8 +104,8 @@ def walk(found: Finding, commands: Sequence[str] = ()) -> Walk:
 def check_table(found: Finding) -> pd.DataFrame:
     """Return one row a check of a claim.
 
-    Columns ``what, claimed to be``; the number of ``cells``, and of those that are ``inside`` the
-    region, ``outside``, ``undecided`` or have ``no record``; ``n``, the fewest seeds or rounds of a
+    Columns ``what, claimed to be``; ``cells``, how many are inside the region, outside, undecided
+    or have no record; ``n``, the fewest seeds or rounds of a
     recorded cell; ``could have shown``, the effect that would have been seen in four of five cases,
     median over the recorded cells: a factor for ratios; ``narrow enough``, of a claim that a number
     lies between two bounds, the cells whose interval is narrower than they are apart: no other
@@ -112,11 +120,11 @@ def check_table(found: Finding) -> pd.DataFrame:
             {
                 "what": what,
                 "claimed to be": str(group[0].claimed),
-                "cells": len(group),
-                "inside": judged.count("reproduced"),
-                "outside": judged.count("not reproduced"),
-                "undecided": judged.count("undecided"),
-                "no record": judged.count(None),
+                "cells": ", ".join(
+                    f"{judged.count(judgement)} {word}"
+                    for judgement, word in JUDGED.items()
+                    if judgement in judged
+                ),
                 "n": f"{fewest.n} {fewest.over}" if fewest and fewest.n else "",
                 "could have shown": power(estimates),
                 "narrow enough": narrow(group),

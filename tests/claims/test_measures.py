@@ -99,6 +99,13 @@ def test_the_rule_of_stopping_judges_once_an_epoch():
     assert m.stopping(2)(run) == (30, math.inf)
     majority = record("majority", accuracy=0.9, rate=None)
     assert m.stopping(1, [majority])(run) == (30, math.inf)  # it has not begun to learn
+    low = record("majority", accuracy=0.1, rate=None)
+    assert m.stopping(1, [low])(run) == (30, 30)
+    told = run.settings.model_copy(
+        update={"training": {**run.settings.training, "patience_above": 0.7}}
+    )
+    assert m.stopping(1, [low])(run.replaced(settings=told)) == (30, math.inf)
+    assert m.stopping(1)(run.replaced(settings=told)) == (30, 30)
     for waits, known in ((True, False), (False, True)):
         check = RunRatio.model_validate(
             {"measure": "run ratio", "what": "steps", "experiment": "made", "methods": ["full"]}

@@ -46,11 +46,13 @@ MIXED = finding(
 
 def test_each_check_says_how_its_cells_are_judged_and_what_they_could_have_shown() -> None:
     time, score = check_table(MIXED).to_dict("records")
-    counts = {name: time[name] for name in ("cells", "inside", "outside", "undecided", "no record")}
-    assert counts == {"cells": 4, "inside": 1, "outside": 1, "undecided": 1, "no record": 1}
+    assert time["cells"] == "1 inside, 1 outside, 1 undecided, 1 without record"
     sizes = sorted(each.estimate.detectable for each in MIXED.cells[:3])  # type: ignore[union-attr]
     assert time["could have shown"] == f"×{sizes[1]:.2f}"
     assert (time["n"], time["claimed to be"]) == ("3 seeds", "above 1")
+    assert (time["narrow enough"], score["narrow enough"]) == ("", "0")
+    fits = finding(cell("fits", -0.03, 0.009, "score", False, above=-0.02, below=0.02))
+    assert check_table(fits)["narrow enough"].tolist() == ["1"]
     assert score["could have shown"] == f"{MIXED.cells[-1].estimate.detectable:.3f}"  # type: ignore[union-attr]
 
 
