@@ -133,6 +133,21 @@ def test_a_step_is_timed_within_rounds():
     assert m.step_ratio(cost_record(), "lora", "slow").value == pytest.approx(0.7 / 1.3, rel=0.05)
 
 
+def test_any_two_methods_within_the_noise_of_the_baseline_are_a_tie():
+    made = cost_record()
+    # 0.5 % apart in every round, where the baseline and itself are up to 3 % apart
+    again = [s * (1 + 0.03 * (-1) ** n) for n, s in enumerate(made.candidates["full"].seconds)]
+    near = [1.005 * s for s in made.candidates["lora"].seconds]
+    candidates = dict(made.candidates)
+    for label, seconds in (("full again", again), ("slow", near)):
+        candidates[label] = candidates[label].model_copy(update={"seconds": seconds})
+    found = m.step_ratio(made.model_copy(update={"candidates": candidates}), "slow", "lora")
+    assert found.value == pytest.approx(1.005)
+    assert found.low == 1
+    far = m.step_ratio(made.model_copy(update={"candidates": candidates}), "tie", "lora")
+    assert far.low > 1.3  # a tie with the baseline is none with another
+
+
 def test_a_step_that_cannot_be_told_from_the_baseline_holds_one():
     cost = cost_record()
     label = next(label for label in cost.candidates if label.startswith("tie"))
