@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from itertools import combinations
-from statistics import fmean
 from typing import Any
 
 from peftlab.claims.measures import Runs, Unit, seed_ratio, training_cost
 from peftlab.claims.region import Estimate
 from peftlab.errors import RecordError
 from peftlab.experiments.earlier import USES, used
+from peftlab.results.comparison import stability
 from peftlab.results.comparison.selection import part
 from peftlab.results.comparison.statistics import paired, seed_interval
 from peftlab.results.records.run import Record
@@ -104,42 +103,24 @@ def selected_share(runs: Runs) -> Estimate:
 
 
 def agreement(ours: Runs, theirs: Runs | None = None) -> Estimate:
-    r"""Return how far selections of layers agree, beyond what chance does.
-
-    Of n layers, one selects A and the other B; the share of layers that both take or both leave,
-    less what random sets of these sizes would have:
-
-    .. math:: \frac{|A \cap B| + |\bar A \cap \bar B|}{n}
-        - \frac{|A||B| + (n - |A|)(n - |B|)}{n^2}
+    """Return how far selections of layers agree beyond chance.
 
     Args:
         ours: Runs of a cell.
-        theirs: Of another; the two of a seed are compared. None: all pairs of different seeds of
-            ours are, and the interval is Student's of the jackknife's values, one a seed.
+        theirs: Of another; the two of a seed are compared. None: those of ours are, over seeds.
 
     Raises:
-        RecordError: They share no seed, or there are fewer than three seeds for the jackknife.
+        RecordError: There are fewer than three seeds, or the two share fewer.
+
+    See also :mod:`peftlab.results.comparison.stability`.
     """
-    if theirs is not None:
-        right = {r.settings.seed: r for r in theirs}
-        pairs = [(r, right[r.settings.seed]) for r in ours if r.settings.seed in right]
-        if not pairs:
-            raise RecordError("The runs share no seed: run both at the same seeds.")
-        return Estimate.of(seed_interval([_alike(*pair) for pair in pairs]))
-    n = len(ours)
-    if n < 3:
-        raise RecordError(f"The agreement over seeds needs three of them, not {n}.")
-    alike = {pair: _alike(*(ours[i] for i in pair)) for pair in combinations(range(n), 2)}
-    whole = fmean(alike.values())
-    without = [fmean(x for pair, x in alike.items() if i not in pair) for i in range(n)]
-    return Estimate.of(seed_interval([n * whole - (n - 1) * each for each in without]))
-
-
-def _alike(one: Record, other: Record) -> float:
-    """Return how far two selections agree beyond chance."""
-    a, b, n = _chosen(one), _chosen(other), _layers(one)
-    both = len(a & b) + n - len(a | b)
-    return both / n - (len(a) * len(b) + (n - len(a)) * (n - len(b))) / n**2
+    left = {r.settings.seed: _chosen(r) for r in ours}
+    layers = _layers(ours[0])
+    if theirs is None:
+        return Estimate.of(stability.stability(list(left.values()), layers))
+    right = {r.settings.seed: _chosen(r) for r in theirs}
+    pairs = [(left[seed], right[seed]) for seed in left if seed in right]
+    return Estimate.of(stability.agreement(pairs, layers))
 
 
 def _chosen(run: Record) -> set[int]:

@@ -25,25 +25,28 @@ def ours(cells: Sequence[Cell]) -> str:
     return "" if found is None else f"{found}{f', {known} cells' * (known > 1)}"
 
 
-def power(found: Finding) -> str:
-    """Say what effect the undecided cells of the first check could have shown; "" without any."""
-    estimates = [
-        cell.estimate
-        for cell in found.first
-        if cell.estimate is not None and cell.judgement == "undecided"
-    ]
-    sizes = [e.detectable for e in estimates if math.isfinite(e.detectable)]
+def power(cells: Iterable[Cell]) -> str:
+    """Say what effect cells would have seen in four of five cases, median; "" without any.
+
+    A factor for ratios; "exact" where nothing is sampled.
+    """
+    estimates = [cell.estimate for cell in cells if cell.estimate is not None]
+    sampled = [e for e in estimates if e.n]
+    sizes = [size if math.isfinite(size := e.detectable) else math.inf for e in sampled]
     if not sizes:
-        return ""
-    return f"×{median(sizes):.2f}" if estimates[0].ratio else f"{median(sizes):.3f}"
+        return "exact" if estimates else ""
+    size = median(sizes)
+    if math.isinf(size):
+        return "no size: most have no bound"
+    return f"×{size:.2f}" if sampled[0].ratio else f"{size:.3f}"
 
 
 def claim_table(findings: Iterable[Finding]) -> DataFrame:
     """Return one row a claim: what the paper says, what the records say, the verdict.
 
     Columns ``id, claim, the paper's number, verdict, decided, ours, could have shown, seeds or
-    rounds, scope, records``. ``ours`` is of the first check, ``could have shown`` the effect that
-    its undecided cells would have seen in four of five cases (median).
+    rounds, scope, records``. ``ours`` and ``could have shown`` (see :func:`power`) are of the first
+    check.
     """
     import pandas as pd
 
@@ -59,7 +62,7 @@ def claim_table(findings: Iterable[Finding]) -> DataFrame:
                 "verdict": found.verdict,
                 "decided": f"{decided} of {len(found.cells)}" if found.cells else "",
                 "ours": ours(found.first),
-                "could have shown": power(found),
+                "could have shown": power(found.first),
                 "seeds or rounds": row["n"] or "",
                 "scope": found.scope,
                 "records": len(row["records"]) or "",

@@ -9,7 +9,6 @@ import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -19,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from peftlab.claims.tables import power
 from peftlab.plots import page
 from peftlab.plots.page import Plot
 
@@ -105,11 +105,10 @@ def check_table(found: Finding) -> pd.DataFrame:
     """Return one row a check of a claim.
 
     Columns ``what, claimed to be``; ``cells``, how many are inside the region, outside, undecided
-    or have no record; ``n``, the fewest seeds or rounds of a
-    recorded cell; ``could have shown``, the effect that would have been seen in four of five cases,
-    median over the recorded cells: a factor for ratios; ``narrow enough``, of a claim that a number
-    lies between two bounds, the cells whose interval is narrower than they are apart: no other
-    could have shown it.
+    or have no record; ``n``, the fewest seeds or rounds of a recorded cell; ``could have shown``,
+    see :func:`peftlab.claims.tables.power`; ``narrow enough``, of a claim that a number lies
+    between two bounds, the cells whose interval is narrower than they are apart: no other could
+    have shown it.
     """
     rows = []
     for what, group in _by_check(found).items():
@@ -126,23 +125,11 @@ def check_table(found: Finding) -> pd.DataFrame:
                     if judgement in judged
                 ),
                 "n": f"{fewest.n} {fewest.over}" if fewest and fewest.n else "",
-                "could have shown": power(estimates),
+                "could have shown": power(group),
                 "narrow enough": narrow(group),
             }
         )
     return pd.DataFrame(rows)
-
-
-def power(estimates: Sequence[Estimate]) -> str:
-    """Say what effect some estimates could have shown, median; "" without any."""
-    sampled = [e for e in estimates if e.n]
-    sizes = [size if math.isfinite(size := e.detectable) else math.inf for e in sampled]
-    if not sizes:
-        return "exact" if estimates else ""
-    size = median(sizes)
-    if math.isinf(size):
-        return "no size: most have no bound"
-    return f"×{size:.2f}" if sampled[0].ratio else f"{size:.3f}"
 
 
 def narrow(group: Sequence[Cell]) -> str:

@@ -12,6 +12,7 @@ import pytest
 from peftlab import experiments
 from peftlab.claims import Finding, findings
 from peftlab.claims import chains as m
+from peftlab.claims.region import Region
 from peftlab.errors import PeftlabError, RecordError
 from peftlab.results.records.run import Layers, Record, RunSettings
 from peftlab.results.records.store import Store
@@ -199,27 +200,24 @@ def test_the_share_of_layers_is_over_seeds():
         m.selected_share([record("full")])
 
 
-def test_agreement_is_beyond_chance():
-    # by hand: of four layers, {0,1} and {0,2} agree on 0 and 3, as random pairs do on average
-    assert m.agreement([chose(0, 1)], [chose(0, 2)]).value == 0
-    assert m.agreement([chose(0, 1)], [chose(0, 1)]).value == 0.5
-    assert m.agreement([chose(0, 1)], [chose(2, 3)]).value == -0.5
-    # all layers: there is nothing to agree on
-    assert m.agreement([chose(0, 1, 2, 3)], [chose(0)]).value == 0
-    with pytest.raises(RecordError, match="share no seed"):
-        m.agreement([chose(0)], [chose(0, seed=1)])
+def test_layers_agree_over_seeds_or_with_those_of_another_cell():
+    runs = [chose(*layers, seed=n) for n, layers in enumerate([(0, 1), (0, 1), (0, 2)])]
+    own = m.agreement(runs)
+    assert (own.value, own.n) == (pytest.approx(1 / 3), 3)
+    assert own.low < own.value < own.high
+    # the same layers at the same seeds, in another order and with a seed that is not shared
+    same = m.agreement(runs, [*reversed(runs), chose(3, seed=3)])
+    assert (same.value, same.low, same.high, same.n) == (1, 1, 1, 3)
+    with pytest.raises(RecordError, match="needs 3 of them, not 2"):
+        m.agreement(runs, runs[:2])
+    with pytest.raises(RecordError, match="says nothing of selected layers"):
+        m.agreement([record("full")])
 
 
-def test_agreement_over_seeds_is_the_mean_over_pairs():
-    runs = [chose(*layers, seed=n) for n, layers in enumerate([(0, 1), (0, 1), (2, 3), (0, 1)])]
-    found = m.agreement(runs)
-    assert found.value == pytest.approx((3 * 0.5 - 3 * 0.5) / 6)
-    assert found.low < found.value < found.high
-    assert found.n == 4
-    same = m.agreement([chose(0, 1, seed=n) for n in range(3)])
-    assert (same.value, same.low, same.high) == pytest.approx((0.5, 0.5, 0.5))
-    with pytest.raises(RecordError, match="three of them, not 2"):
-        m.agreement(runs[:2])
+def test_where_every_layer_is_selected_nothing_is_known_of_agreement():
+    found = m.agreement([chose(0, 1, 2, 3, seed=n) for n in range(3)])
+    assert Region(above=0).judge(found) == "undecided"
+    assert str(found) == "not known"
 
 
 def test_selected_layers_are_asked_of_a_task_and_of_two(tmp_path):
@@ -229,11 +227,11 @@ def test_selected_layers_are_asked_of_a_task_and_of_two(tmp_path):
     (own,) = findings(*read(tmp_path, check(base + 'of = "agreement", claimed = { above = 0 }')))[
         0
     ].cells
-    assert own.estimate.value == pytest.approx(0.5)
+    assert own.estimate.value == pytest.approx(1)
     text = base + 'of = "agreement", other = "glue/mrpc", claimed = { above = 0 }'
     (both,) = findings(*read(tmp_path, check(text)))[0].cells
     # seeds 0 and 1 and 2: {0,1} against {0}, {0,1} and {0,2}
-    assert both.estimate.value == pytest.approx((0.75 - 0.5 + 0.5 + 0) / 3)
+    assert both.estimate.value == pytest.approx((0.75 - 0.5 + 0.5 + 0) / 1.5)
     assert both.name == "glue/sst2 (10 rows) and glue/mrpc (10 rows), switched"
     assert math.isfinite(both.estimate.low)
 
