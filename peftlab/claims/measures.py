@@ -9,26 +9,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from statistics import median
 from typing import Literal
 
 from peftlab import methods
 from peftlab.claims.region import Estimate
 from peftlab.encoders import shape
 from peftlab.errors import RecordError
-from peftlab.results.comparison import targets
-from peftlab.results.comparison.cost_table import comparison, is_tie
+from peftlab.results.comparison import curves, step_price
+from peftlab.results.comparison.curves import Runs
 from peftlab.results.comparison.statistics import difference, geometric_mean, seed_interval
 from peftlab.results.records.costs import CostRecord, Flops
 from peftlab.results.records.run import Record
 from peftlab.results.transfer import retention
 from peftlab.results.transfer.zero_shot import transfers
+from peftlab.timing.intervals import Ratio
 
-Runs = Sequence[Record]
 Counted = Literal["trainable", "stored", "inference"]
 Unit = Literal["seconds", "flops", "trainer flops"]
-#: Between which steps a run reached something.
-Reached = Callable[[Record], targets.Span]
 ONE = Estimate.exact(1.0, ratio=True)
 #: FLOPs of a step by name of the convention.
 FLOPS: dict[str, Callable[[Flops], int | None]] = {
@@ -77,64 +74,31 @@ def step_ratio(cost: CostRecord, label: str, against: str, what: str = "seconds"
         cost: Holds both.
         label: Of the one.
         against: Of the other.
-        what: ``"seconds"``: the median over rounds of the ratio within a round; its interval holds
-            1 where the baseline against itself differs as much. ``"flops"`` (closed form) or
-            ``"trainer flops"`` (by the convention of ``Trainer``): exact.
+        what: ``"seconds"``, see :func:`peftlab.results.comparison.step_price.step_ratio`;
+            ``"flops"`` (closed form) or ``"trainer flops"`` (by the convention of ``Trainer``):
+            exact.
     """
     if what in FLOPS:
         counted = [_flops(cost, each, what) for each in (label, against)]
         return Estimate.exact(counted[0] / counted[1], ratio=True)
-    timings = comparison(cost)
-    if timings is None or not {label, against} <= set(timings.seconds):
-        raise RecordError(
-            f"The measurement {cost.id} has not timed {label!r} and {against!r}: measure both in "
-            f"the cost experiment {cost.experiment!r}."
-        )
-    found = timings.ratio(label, against)
-    low, high = found.low, found.high
-    if is_tie(timings, label, against):
-        low, high = min(low, 1.0), max(high, 1.0)
-    rounds = len(timings.seconds[label])
-    return Estimate(found.ratio, low, high, rounds, "rounds", ratio=True)
+    found = step_price.step_ratio(cost, label, against)
+    return Estimate(*found, len(cost.candidates[label].seconds), "rounds", ratio=True)
 
 
-def run_ratio(ours: Runs, theirs: Runs, reach: Reached, step: Estimate = ONE) -> Estimate:
-    """Return what it takes one method to reach something, over what it takes another.
-
-    ``exp(mean_s log(n_s / m_s)) · c`` with the steps n and m of the two runs at seed s, and c the
-    ratio of what a step costs. The interval is Student's over seeds, with that of c added in
-    quadrature, for the two are independent. Where a step is only known to lie between two, such as
-    two evaluations, the ratio takes their middle; the interval's lower end comes from the smallest
-    ratios that the runs allow, its upper from the largest. A run that did not reach it by its end
-    at n so says that the ratio is at least n / m, and at most so where it is the other's.
+def run_ratio(ours: Runs, theirs: Runs, reach: curves.Reach, step: Estimate = ONE) -> Estimate:
+    """Return what it takes one method to get somewhere, over what it takes another.
 
     Args:
         ours: Runs of a cell.
         theirs: Of another cell of the same task.
         reach: Gives the steps between which a run got there.
         step: Cost of a step of ours over one of theirs; 1 counts steps.
+
+    See also :func:`peftlab.results.comparison.curves.ratio`.
     """
-    right = {r.settings.seed: r for r in theirs}
-    pairs = [(r, right[r.settings.seed]) for r in ours if r.settings.seed in right]
-    if not pairs:
-        raise RecordError("The runs share no seed: run both methods at the same seeds.")
-    spans = [(reach(ours), reach(theirs)) for ours, theirs in pairs]
-    least = [_log(ours.least) - _log(theirs.most) for ours, theirs in spans]
-    most = [_log(ours.most) - _log(theirs.least) for ours, theirs in spans]
-    n = len(pairs)
-    low = seed_interval(least) if all(map(math.isfinite, least)) else None
-    high = seed_interval(most) if all(map(math.isfinite, most)) else None
-    log_step, below, above = (_log(x) for x in (step.value, step.low, step.high))
-    middle = _middle(spans)
-    bottom = -math.inf
-    if low is not None:
-        bottom = low.estimate - math.hypot(low.estimate - low.low, log_step - below) + log_step
-    top = math.inf
-    if high is not None:
-        top = high.estimate + math.hypot(high.high - high.estimate, above - log_step) + log_step
-    return Estimate(
-        math.exp(middle + log_step), math.exp(bottom), math.exp(top), n, "seeds", ratio=True
-    )
+    found = curves.ratio(ours, theirs, reach, Ratio(step.value, step.low, step.high))
+    shared = {r.settings.seed for r in ours} & {r.settings.seed for r in theirs}
+    return Estimate(*found, len(shared), "seeds", ratio=True)
 
 
 def joint_ratio(joint: Runs, single: Sequence[Runs], unit: Unit = "seconds") -> Estimate:
@@ -223,33 +187,6 @@ def size_ratio(ours: Runs, theirs: Runs, of: Counted) -> Estimate:
     return Estimate(found.estimate, found.low, found.high, found.n, found.over, ratio=True)
 
 
-def stopping(patience: int, majority: Runs = ()) -> Reached:
-    """Return where the rule of patience ends a run, judged once an epoch.
-
-    Args:
-        patience: Epochs.
-        majority: Of the control: a run that is not clearly above it has no end yet, nor one that
-            is not above what it was itself told to wait for. Without any, nothing is waited for.
-    """
-    clearly = targets.clearly_above(majority)
-
-    def span(run: Record) -> targets.Span:
-        assert run.sizes is not None  # the run is ok
-        batch = int(str(run.settings.training["batch_size"]))
-        told = float(str(run.settings.training.get("patience_above", -math.inf)))
-        floor = max(clearly, told) if majority else clearly
-        step = targets.stopped(run, patience, math.ceil(run.sizes.train / batch), floor).step
-        return targets.Span(min(step, run.evaluations[-1].step), step)
-
-    return span
-
-
-def reaching(baseline: Runs, slack: float) -> Reached:
-    """Return where a run comes to the validation loss that every run of the baseline reaches."""
-    goal = targets.target(baseline, slack, max)
-    return lambda run: targets.reached(run, goal)
-
-
 def _flops(cost: CostRecord, label: str, what: str) -> int:
     flops = cost.candidates[label].flops
     found = None if flops is None else FLOPS[what](flops)
@@ -258,18 +195,3 @@ def _flops(cost: CostRecord, label: str, what: str) -> int:
             f"The measurement {cost.id} has no {what} of {label!r}: measure a training step."
         )
     return found
-
-
-def _middle(spans: Sequence[tuple[targets.Span, targets.Span]]) -> float:
-    """Return the mean over seeds of the logarithm of the ratio; the median if some are infinite.
-
-    NaN if neither run of a pair got there.
-    """
-    logs = [_log(ours.middle) - _log(theirs.middle) for ours, theirs in spans]
-    if any(map(math.isnan, logs)):
-        return math.nan
-    return math.fsum(logs) / len(logs) if all(map(math.isfinite, logs)) else median(logs)
-
-
-def _log(x: float) -> float:
-    return math.log(x) if x > 0 else -math.inf

@@ -11,7 +11,7 @@ from pydantic import model_validator
 from peftlab.results.comparison.noise import POWER
 from peftlab.results.comparison.statistics import Interval
 from peftlab.results.records.run import Strict
-from peftlab.timing.intervals import with_interval
+from peftlab.timing.intervals import Ratio, with_interval
 
 Judgement = Literal["reproduced", "not reproduced", "undecided"]
 
@@ -61,11 +61,11 @@ class Estimate:
 
     def __str__(self) -> str:
         """Print no more digits than the interval allows."""
+        if self.ratio:
+            return str(Ratio(self.value, self.low, self.high))
         if self.low == self.high and math.isfinite(self.value):
             return f"{self.value:,.4g}" if abs(self.value) < 1000 else f"{self.value:,.0f}"
-        # A ratio of zero is a run that was never waited for to the end: only its bound is known.
-        value = -math.inf if self.ratio and self.value == 0 else self.value
-        return with_interval(value, self.low, self.high)
+        return with_interval(self.value, self.low, self.high)
 
 
 class Region(Strict):

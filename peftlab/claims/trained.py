@@ -18,8 +18,9 @@ from peftlab.claims.region import Estimate
 from peftlab.costs.plan import Pair
 from peftlab.errors import SettingsError
 from peftlab.experiments.plan import MAJORITY
+from peftlab.results.comparison import curves
 from peftlab.results.comparison.selection import part
-from peftlab.results.comparison.targets import label_in, nearest_machine
+from peftlab.results.comparison.step_price import label_in, nearest_machine
 from peftlab.results.records.run import Record
 
 
@@ -123,7 +124,7 @@ class RunRatio(Trained):
         cell: Its batch and length that are those of the runs, if it has several.
         patience: Of the rule.
         waits: Whether the rule waits until a run is clearly above the majority class.
-        slack: See :func:`peftlab.results.comparison.targets.target`.
+        slack: See :func:`peftlab.results.comparison.curves.target`.
     """
 
     measure: Literal["run ratio"]
@@ -175,9 +176,9 @@ class RunRatio(Trained):
                 step = measures.step_ratio(cost, label, against, self.unit)
         if self.until == "stop":
             majority = groups.get(MAJORITY, []) if self.waits else []
-            reach = measures.stopping(self.patience, majority)
+            reach = curves.to_stop(self.patience, majority)
         else:
-            reach = measures.reaching(theirs, self.slack)
+            reach = curves.to_target(theirs, self.slack)
         return measures.run_ratio(ours, theirs, reach, step)
 
 

@@ -13,8 +13,10 @@ from matplotlib.figure import Figure
 from peftlab.errors import RecordError
 from peftlab.plots import page
 from peftlab.plots.page import Plot
+from peftlab.results.comparison.curves import losses, target
 from peftlab.results.comparison.selection import selected
-from peftlab.results.comparison.targets import UNITS, losses, price, target
+from peftlab.results.comparison.step_price import price
+from peftlab.results.comparison.targets import UNITS
 from peftlab.results.records.costs import CostRecord
 from peftlab.results.records.run import Record
 
@@ -29,7 +31,7 @@ def validation_loss(records: Sequence[Record], cost: CostRecord, baseline: str =
     Args:
         records: Runs of one task, all rates and seeds; the selected runs are drawn.
         cost: Of a training step of these methods, on a quiet machine.
-        baseline: Label whose lowest loss is drawn as a dashed line.
+        baseline: Label; the loss that all of its runs reach is drawn as a dashed line.
 
     Raises:
         RecordError: There is no run of the baseline, no validation loss or no measurement.
@@ -75,8 +77,9 @@ def validation_loss(records: Sequence[Record], cost: CostRecord, baseline: str =
         f"{m}: {v:.3f}" for m, v in lowest.groupby("method", sort=False).median().items()
     )
     alt = (
-        "Validation loss by optimiser step, by seconds and by FLOPs. The dashed line is the lowest "
-        f"loss of {baseline}, {goal:.3f}. Lowest loss of each, median over seeds: {said}."
+        "Validation loss by optimiser step, by seconds and by FLOPs. The dashed line is the loss "
+        f"that every run of {baseline} reaches, {goal:.3f}. Lowest loss of each, median "
+        f"over seeds: {said}."
     )
     return page.plot(draw, table, alt, 7.3, 3.8)
 
@@ -118,7 +121,9 @@ def ratios_to_target(table: pd.DataFrame, unit: str = "seconds", baseline: str =
         axis.set_yticks([*ticks, never], [*map("{:g}".format, ticks), "not\nreached"])
         axis.minorticks_off()
         axis.set_xticks(range(len(slacks)), [f"{s:+.0%}" if s else "the same" for s in slacks])
-        axis.set_xlabel(f"target: the lowest validation loss of {baseline}, and so much above it")
+        axis.set_xlabel(
+            f"target: the validation loss that every run of {baseline} reaches, and so much above"
+        )
         axis.set_ylabel(f"{unit} to the target\nover those of {baseline}")
         axis.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
 

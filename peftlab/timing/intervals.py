@@ -36,7 +36,11 @@ class Ratio(NamedTuple):
 
     def __str__(self) -> str:
         """Print no more digits than the interval allows."""
-        return with_interval(*self)
+        if self.low == self.high and math.isfinite(self.ratio):
+            return f"{self.ratio:,.4g}"
+        # 0: what it is over was never waited for to the end, and only a bound is known
+        value = -math.inf if self.ratio == 0 else self.ratio
+        return with_interval(value, self.low, self.high)
 
 
 def paired_ratio(

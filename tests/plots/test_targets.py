@@ -16,14 +16,14 @@ def test_the_loss_is_drawn_over_steps_seconds_and_flops():
     steps, seconds, flops = plot.figure.get_axes()
     lines = {line.get_label(): line for line in steps.lines}
     assert list(lines["slow"].get_xdata()) == [10, 20, 30]
-    assert list(lines["slow"].get_ydata()) == pytest.approx([0.6, 0.5, 0.41])
+    assert list(lines["slow"].get_ydata()) == pytest.approx([0.6, 0.5, 0.46])
     for axis in (seconds, flops):
         ends = {line.get_label(): line.get_xdata()[-1] for line in axis.lines}
         assert ends["lora"] < ends["full"]
     dashed = [line for line in steps.lines if line.get_linestyle() == "--"]
-    assert [line.get_ydata()[0] for line in dashed] == [0.4]
+    assert [line.get_ydata()[0] for line in dashed] == [0.45]
     assert len(plot.table) == 3 * 3 * 3
-    assert "full, 0.400" in plot.alt
+    assert "reaches, 0.450" in plot.alt
 
 
 def test_only_the_selected_rate_is_drawn():
@@ -32,7 +32,7 @@ def test_only_the_selected_rate_is_drawn():
     )
     plot = validation_loss([*curve_runs(), worse], curve_cost())
     assert len(plot.table) == 3 * 3 * 3
-    assert "full, 0.400" in plot.alt
+    assert "reaches, 0.450" in plot.alt
 
 
 def test_what_was_never_reached_stands_at_the_top():
@@ -42,10 +42,10 @@ def test_what_was_never_reached_stands_at_the_top():
     lines = {line.get_label(): list(line.get_ydata()) for line in axis.lines}
     names = [label.get_text() for label in axis.get_yticklabels()]
     never = axis.get_yticks()[names.index("not\nreached")]
-    assert lines["slow"] == [never, 1]
-    assert lines["lora"] == pytest.approx([2 / 3, 2 / 3])
+    assert lines["slow"] == [never, pytest.approx((25.5 / 15.5) ** (2 / 3))]
+    assert lines["lora"] == pytest.approx([15.5 / 25.5, 15.5 / 25.5])
     assert set(plot.table["method"]) == set(CURVES) - {"full"}
-    assert "slow: never, 1" in plot.alt
+    assert "slow: never, 1.4" in plot.alt
 
 
 def test_the_baseline_alone_is_nothing_to_draw():

@@ -23,7 +23,7 @@ from peftlab.results.comparison.statistics import (
     paired,
     trains_nothing,
 )
-from peftlab.results.comparison.targets import label_in
+from peftlab.results.comparison.step_price import label_in
 from peftlab.results.records.costs import CostRecord
 from peftlab.results.records.run import Parameters, Record
 from peftlab.results.transfer import retention
