@@ -47,12 +47,13 @@ class Prefix(Method):
     theirs. It takes part in the softmax from the start, whatever its values, so the encoder's
     output is not unchanged before training.
 
-    *Reparameterised*, one network makes the prefixes of all N layers in training, from an embedding
-    :math:`E \in R^{p \times d}`:
+    *Reparameterised*, one network makes the prefixes of all N layers in training, from a trained
+    vector :math:`e_j \in R^d` of each position j:
 
-    .. math:: [P_K; P_V]_l = W_{2,l}\,\tanh(W_1 E + b_1) + b_{2,l}
+    .. math:: (k_j, v_j)_l = W_{2,l}\,\tanh(W_1 e_j + b_1) + b_{2,l}, \quad j = 1, \ldots, p
 
-    with :math:`W_1 \in R^{m \times d}` and :math:`W_{2,l} \in R^{2d \times m}`, together
+    with the rows :math:`k_j` of :math:`P_K` and :math:`v_j` of :math:`P_V`,
+    :math:`W_1 \in R^{m \times d}` and :math:`W_{2,l} \in R^{2d \times m}`, together
     pd + dm + m + 2Nd (m + 1) parameters. Afterwards only its output is stored and served, which is
     the flat prefix.
 

@@ -51,6 +51,7 @@ class Option:
         ratios: What each thing costs over full fine-tuning, where it is recorded or counted.
         megabytes: On disk for all tasks: the encoder, once if it is shared, and what is stored for
             each task with its head.
+        rates: Task → the learning rate that the development split chose.
     """
 
     method: str
@@ -59,6 +60,7 @@ class Option:
     scores: dict[str, Interval] = field(default_factory=dict)
     ratios: dict[Axis, Ratio] = field(default_factory=dict)
     megabytes: float | None = None
+    rates: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ class Choice:
         """Return one row a method.
 
         Columns ``rank, method``; for each task the difference to the best score there; for each of
-        :data:`AXES` the ratio to full fine-tuning; ``MB`` on disk for all tasks; ``why no rank``.
+        :data:`AXES` the ratio to full fine-tuning; ``MB`` on disk for all tasks; ``learning rate``,
+        or rates where tasks chose different ones; ``why no rank``.
         """
         import pandas as pd
 
@@ -102,11 +105,12 @@ class Choice:
                 *(_difference(each.scores.get(name)) for name in tasks),
                 *(_ratio(each.ratios.get(axis)) for axis in AXES),
                 "" if each.megabytes is None else f"{each.megabytes:,.1f}",
+                ", ".join(dict.fromkeys(f"{rate:g}" for rate in each.rates.values())),
                 each.why,
             )
             for each in self.options
         ]
-        columns = ["rank", "method", *differences, *AXES, "MB", "why no rank"]
+        columns = ["rank", "method", *differences, *AXES, "MB", "learning rate", "why no rank"]
         return pd.DataFrame(rows, columns=columns)
 
 
@@ -148,7 +152,10 @@ def choose(
     }
     if others:
         words += f"; mean over {max(others)} languages that it was not trained in"
-    options = [Option(name, scores=differences[name]) for name in methods]
+    options = [
+        Option(name, scores=differences[name], rates=_rates(found))
+        for name, found in methods.items()
+    ]
     measured: dict[Axis, str] = dict.fromkeys(AXES, "no record of full fine-tuning")
     if BASELINE in methods:
         runs = {
@@ -163,6 +170,11 @@ def choose(
         options = [_priced(option, runs[option.method], cost) for option in options]
     ranked = tuple(_ranked(options, needs, margin, noise))
     return Choice(needs, words, measured, ranked, learned(records, where, tasks))
+
+
+def _rates(found: Mapping[str, Scored]) -> dict[str, float]:
+    rates = {task: each.runs[0].settings.learning_rate for task, each in found.items()}
+    return {task: rate for task, rate in rates.items() if rate is not None}
 
 
 def _priced(option: Option, runs: Runs, cost: Costs) -> Option:

@@ -1,7 +1,7 @@
 """When a run comes to a validation loss, or to where a rule of patience stops it.
 
-A run is looked at where it was evaluated: it reaches a target after the last evaluation above it
-and at the latest at the first one that is not. A run that never gets there has only a lower bound.
+A run is looked at where it was evaluated: it reaches a target at the latest at the first evaluation
+that is not above it, and after the one before. A run that never gets there has only a lower bound.
 This file reads curves of records; what their steps cost is in
 :mod:`peftlab.results.comparison.step_price`.
 """

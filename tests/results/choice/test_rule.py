@@ -340,11 +340,21 @@ def test_several_languages_ask_for_scores_in_others() -> None:
     assert together.megabytes == pytest.approx((BACKBONE + 100 + 2 * HEAD) * 4 / 1e6)
 
 
+def test_the_table_says_at_which_rates_methods_were_scored() -> None:
+    two = [*EQUAL, *runs("full", task="two", rate=1e-4), *runs("lora", task="two")]
+    choice = choose(two, [], Needs(rows=100, hurts=[]))
+    rates = choice.table().set_index("method")["learning rate"]
+    (usual,) = {run.settings.learning_rate for run in EQUAL}
+    assert rates["lora"] == f"{usual:g}"
+    assert set(rates["full"].split(", ")) == {f"{usual:g}", "0.0001"}
+
+
 def test_without_records_nothing_is_said() -> None:
     for needs in (Needs(), Needs(languages=3)):
         choice = choose([], [cost()], needs)
         assert (choice.scored, choice.options, choice.first) == ("no record", (), [])
-        assert list(choice.table().columns) == ["rank", "method", *AXES, "MB", "why no rank"]
+        columns = ["rank", "method", *AXES, "MB", "learning rate", "why no rank"]
+        assert list(choice.table().columns) == columns
     alone = choose(runs("lora"), [cost()], Needs(rows=100))
     assert alone.measured["time"] == "no record of full fine-tuning"
     assert ranks(alone) == {"lora": None}
