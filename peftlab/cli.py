@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -62,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--folder", type=Path, default=Path("book/results"), help="of the records")
     run.add_argument("--limit", type=_positive, metavar="N", help="stop after N runs")
     run.add_argument(
-        "--minutes", type=float, metavar="N", help="begin nothing after so many minutes"
+        "--minutes", type=_minutes, metavar="N", help="begin nothing after so many minutes"
     )
     run.add_argument("--dry-run", action="store_true", help="list the runs, do nothing")
     run.add_argument("--retry", action="store_true", help="do again what failed")
@@ -133,9 +134,18 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def _minutes(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of minutes")
     return number
 
 

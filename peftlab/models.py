@@ -226,9 +226,14 @@ def model(
             )
         encoder.in_use = True
         encoder.backbone.requires_grad_(False)
-        settings.attach(encoder)
-        head = task.head(encoder.anatomy.hidden_size, pooling or encoder.pooling, dropout)
-        head.bind(encoder)
+        try:
+            settings.attach(encoder)
+            head = task.head(encoder.anatomy.hidden_size, pooling or encoder.pooling, dropout)
+            head.bind(encoder)
+        except SettingsError:  # the encoder is as it was, for settings that work
+            sites.remove(encoder)
+            encoder.in_use = False
+            raise
     weight = next(encoder.backbone.parameters())
     head.to(weight.device, weight.dtype)  # as the method's parts, where the encoder has moved
     config: Any = encoder.backbone.config  # an encoder that was given has a kernel of its own

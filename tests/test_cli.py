@@ -205,13 +205,28 @@ def test_an_interruption_says_how_to_go_on(file, tmp_path, capsys, monkeypatch):
     assert "goes on from here" in sentence(capsys)
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["run"], ["run", "x.toml", "--limit", "0"], ["dance"], ["run", "x", "--fast"]]
-)
+@pytest.mark.parametrize("arguments", [[], ["run"], ["dance"], ["run", "x", "--fast"]])
 def test_wrong_arguments_exit_with_2(arguments):
     with pytest.raises(SystemExit) as exit_:
         main(arguments)
     assert exit_.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--limit", "0", "'0' is no whole number above 0"),
+        ("--limit", "1.5", "'1.5' is no whole number above 0"),
+        ("--minutes", "-1", "'-1' is no number of minutes"),
+        ("--minutes", "nan", "'nan' is no number of minutes"),
+        ("--minutes", "soon", "'soon' is no number of minutes"),
+    ],
+)
+def test_a_number_that_cannot_work_is_named(option, value, words, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["run", "x.toml", f"{option}={value}"])
+    assert exit_.value.code == 2
+    assert words in capsys.readouterr().err
 
 
 def test_methods_are_listed_with_their_presets_and_sizes(capsys):

@@ -63,6 +63,15 @@ def test_an_encoder_carries_one_method(make_encoder, toy_task):
         pl.model(encoder, toy_task, "lora-8")
 
 
+def test_an_encoder_is_free_again_after_settings_that_do_not_work(make_encoder, toy_task):
+    encoder = make_encoder("bert")
+    with pytest.raises(SettingsError, match="one number for each"):
+        pl.model(encoder, toy_task, pl.LoRA(ranks=(8,)))
+    model = pl.model(encoder, toy_task, "lora-8")
+    fresh = pl.model(make_encoder("bert"), toy_task, "lora-8")
+    assert model.state_dict().keys() == fresh.state_dict().keys()
+
+
 def test_unknown_methods_and_settings_are_named(make_encoder, toy_task):
     with pytest.raises(UnknownNameError, match="did you mean 'lora"):
         pl.model(make_encoder("bert"), toy_task, "lorra")

@@ -31,7 +31,7 @@ from peftlab.methods.prompt import Prompt
 from peftlab.methods.unipelt import UniPELT
 from peftlab.models import INPUTS, Model, Output
 from peftlab.results.records.benches import Row
-from peftlab.timing import cost
+from peftlab.timing import cost, machine
 
 SHAPE, BATCH, LENGTH = "minilm-l6", 8, 64
 #: Largest relative difference of the two losses.
@@ -88,8 +88,11 @@ def run(rounds: int = 30, device: str | None = None) -> list[Row]:
 
     Raises:
         TrainingError: The two sides do not give the same loss.
+        TimingError: Other processes use the GPU.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda":
+        machine.refuse_shared()
     encoder = shape(SHAPE, device)
     batch = random_batch(encoder, BATCH, LENGTH)
     pairs = [pair for library in LIBRARIES if find_spec(library) for pair in _pairs(library)]

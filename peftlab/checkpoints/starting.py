@@ -15,7 +15,7 @@ from torch import Tensor
 
 from peftlab.checkpoints import format
 from peftlab.encoders import Encoder, load_encoder
-from peftlab.errors import CheckpointError
+from peftlab.errors import CheckpointError, SettingsError
 from peftlab.models import Model
 from peftlab.models import model as build
 from peftlab.tasks.language import LanguageModelTask
@@ -58,6 +58,7 @@ def start(
     Raises:
         CheckpointError: The checkpoint is damaged, of another encoder or of a method with parts, or
             has a head of that name for other labels.
+        SettingsError: The encoder is that of a model already.
     """
     header, tensors = format.read(folder)
     with torch.random.fork_rng(devices=[]):
@@ -91,13 +92,20 @@ def _trained(
         )
     if not theirs:
         return encoder
+    if encoder.in_use:
+        raise SettingsError(
+            f"A model uses the encoder {encoder.name!r}, whose weights would be overwritten: load "
+            "it again."
+        )
     format.fill({name: own[name] for name in theirs}, theirs, folder)
+    encoder.in_use = True
     return Encoder(  # whose fingerprint is taken anew
         encoder.name,
         encoder.backbone,
         encoder.tokenizer,
         encoder.pooling,
         random_weights=encoder.random_weights,
+        source=encoder.source,  # of the head that was pretrained with it, which stays frozen
     )
 
 

@@ -201,7 +201,9 @@ def _ready(settings: CostSettings, encoder: Encoder, batch: Batch, label: str) -
     if merged:
         model.merge()
     way = ways.way_of(label)
-    run = Pass(model, ways.unmasked(batch) if way else batch, settings.precision)
+    if any(map(ways.way_of, settings.methods)):  # what is compared has the same mask: none
+        batch = ways.unmasked(model, batch)
+    run = Pass(model, batch, settings.precision)
     found["flops"] = _flops(settings, run, merged=merged)
     if way:
         return _Ready(run, ways.other_way(run, way, training=training), found)

@@ -11,7 +11,7 @@ import torch
 
 from peftlab.costs.measure import measure
 from peftlab.costs.plan import CostExperiment
-from peftlab.errors import SettingsError
+from peftlab.errors import OutOfMemoryError, SettingsError
 from peftlab.results.comparison.cost_table import text
 from peftlab.results.records.costs import CostRecord, CostSettings
 from peftlab.results.records.store import Store
@@ -81,13 +81,20 @@ class Sweep:
         try:
             machine.git()  # of the code that runs, which may be edited meanwhile
             pending = self.pending()[:limit]
-            for done, settings in enumerate(pending, 1):
+            done = 0
+            for number, settings in enumerate(pending, 1):
                 if time.monotonic() > end:
-                    return done - 1
-                record = measure(settings, self.experiment.rounds, self.experiment.name)
+                    break
+                head = f"[{number}/{len(pending)}] {describe(settings)}"
+                try:
+                    record = measure(settings, self.experiment.rounds, self.experiment.name)
+                except OutOfMemoryError as error:  # a smaller cell may fit
+                    self.report(f"{head}\n{error}")
+                    continue
                 self.store.save(record, overwrite=self.retry)
-                self.report(f"[{done}/{len(pending)}] {describe(settings)}\n{text(record)}")
-            return len(pending)
+                done += 1
+                self.report(f"{head}\n{text(record)}")
+            return done
         finally:
             lock.release()
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from peftlab.costs.step import Batch, Pass
+from peftlab.models import Model
 from peftlab.results.records.costs import COMPILED, GRAPHED
 from peftlab.timing.variants import compiled, graphed
 
@@ -23,12 +24,21 @@ def way_of(label: str) -> str:
     return next((way for way in (COMPILED, GRAPHED) if label.endswith(way)), "")
 
 
-def unmasked(batch: Batch) -> Batch:
-    """Return a batch without its mask, where no row is padded.
+def unmasked(model: Model, batch: Batch) -> Batch:
+    """Let a model attend to all tokens, and return a batch without its mask; no row is padded.
 
-    Whether a mask masks anything is asked of the GPU, which a graph cannot do.
+    Whether a mask masks anything is asked of the GPU, which a graph cannot do; some releases of
+    transformers then make a mask of ones, and attention runs in another kernel than eagerly.
     """
+    backbone: Any = model.backbone
+    if hasattr(backbone, "_create_attention_masks"):  # of transformers 5
+        backbone._create_attention_masks = _no_masks
     return {name: tensor for name, tensor in batch.items() if name != "attention_mask"}
+
+
+def _no_masks(*_: object, **__: object) -> tuple[None, None]:
+    """Return no mask, for the tokens and for those of another model."""
+    return None, None
 
 
 def other_way(run: Pass, way: str, *, training: bool) -> Callable[[], object]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftlab.errors import TrainingError
+from peftlab.errors import OutOfMemoryError, TrainingError
 from peftlab.experiments.activations import learned_activations
 from peftlab.experiments.earlier import USES
 from peftlab.experiments.entries import open_task
@@ -96,7 +96,13 @@ def _train(
     with clock("load"):
         model = _built(run, heads or task, selection, kept)
         if torch.cuda.is_available():
-            model.to("cuda")
+            try:
+                model.to("cuda")
+            except torch.OutOfMemoryError as error:
+                raise OutOfMemoryError(
+                    f"The weights of {run.encoder!r} do not fit into what is free of the GPU's "
+                    "memory: end other programs on it, or take a smaller encoder."
+                ) from error
 
     def speak(other: Task) -> None:
         """Put in the adapter of the language that is scored next."""

@@ -193,29 +193,41 @@ class Grid:
     @contextmanager
     def _claimed(self, run: RunSettings) -> Iterator[bool]:
         """Hold a run's lock and say whether it is ours to do; another process may have it."""
+        with self._locked(run.id) as mine:
+            if not mine:
+                yield False
+                return
+            # It may have been finished between our look at the records and the lock.
+            self.refresh()
+            done = self._is_kept(run.id) if run.id in self._earlier else run.id in self.records
+            yield not done
+
+    @contextmanager
+    def _locked(self, run_id: str) -> Iterator[bool]:
+        """Hold a run's lock, or say that another process has it."""
         from filelock import FileLock, Timeout
 
-        lock = FileLock(self._folder("locks") / f"{run.id}.lock")
+        lock = FileLock(self._folder("locks") / f"{run_id}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
             yield False
             return
         try:
-            # It may have been finished between our look at the records and the lock.
-            self.refresh()
-            done = self._is_kept(run.id) if run.id in self._earlier else run.id in self.records
-            yield not done
+            yield True
         finally:
             lock.release()
 
     def _tidy(self) -> None:
         """Remove what processes that died have left of recorded runs: checkpoints, half records."""
         for run_id in self.records:
-            shutil.rmtree(self._folder("runs") / run_id, ignore_errors=True)
-            record = self.store.path(self.experiment.name, run_id)
-            for half in record.parent.glob(f".{record.name}.*.tmp"):
-                half.unlink(missing_ok=True)
+            with self._locked(run_id) as mine:  # else another process does it again just now
+                if not mine:
+                    continue
+                shutil.rmtree(self._folder("runs") / run_id, ignore_errors=True)
+                record = self.store.path(self.experiment.name, run_id)
+                for half in record.parent.glob(f".{record.name}.*.tmp"):
+                    half.unlink(missing_ok=True)
 
     def _folder(self, name: str) -> Path:
         folder = self.store.folder / WORK / name

@@ -129,7 +129,9 @@ class LanguageModelHead(Head):
         found = []
         pieces = zip(hidden[chosen].split(CHUNK), targets[chosen].split(CHUNK), strict=True)
         for states, wanted in pieces:
-            logits = self.logits(states).float()
+            # in bf16 the likeliest pieces would often be equal, and every tie count as right
+            with torch.autocast(states.device.type, enabled=False):
+                logits = self.logits(states.to(self.dense.weight.dtype)).float()
             own = logits.gather(-1, wanted.unsqueeze(-1))
             right = (logits <= own).all(-1, keepdim=True)
             found.append(torch.cat([own - logits.logsumexp(-1, keepdim=True), right.float()], -1))

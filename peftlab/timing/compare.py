@@ -214,9 +214,10 @@ def cost(
         warmup: At least so many windows of each before the rounds; kept apart.
         min_rounds: At least so many rounds.
         min_seconds: And at least so many seconds of each candidate.
-        max_rounds: Never more rounds than this; windows are as long as ``min_seconds`` then asks.
-        window_seconds: A window lasts at least about this; by default 1 ms on a CPU, so that a
-            longer call is a window by itself, and 20 ms on a GPU.
+        max_rounds: Never more rounds than this; windows are as long as ``min_seconds`` then asks,
+            if ``window_seconds`` is not given.
+        window_seconds: A window lasts at least about this, with 0 one call; by default 1 ms on a
+            CPU, so that a longer call is a window by itself, and 20 ms on a GPU.
         seed: Of the order in each round.
 
     Returns:
@@ -247,7 +248,8 @@ def cost(
             f"window_seconds >= 0; got {warmup}, {min_rounds}, {max_rounds}, {min_seconds}, "
             f"{shortest}."
         )
-    shortest = max(shortest, min_seconds / max_rounds)
+    if window_seconds is None:
+        shortest = max(shortest, min_seconds / max_rounds)
 
     warm: dict[str, list[float]] = {}
     calls: dict[str, int] = {}

@@ -174,7 +174,7 @@ class _Check:
             raise SettingsError(
                 f"Eager call and {what} do not give the same tensors ({names}): time the eager one."
             )
-        worst, name = max((self._difference(found, name), name) for name in found)
+        worst, name = max((share, name) for name, share in self._differences(found).items())
         if worst > self.tolerance:
             raise SettingsError(
                 f"The {name} of {what} differs from the eager one by up to {worst:.2g} of the "
@@ -202,20 +202,27 @@ class _Check:
             for tensor, value in self.saved:
                 tensor.copy_(value)
 
-    def _difference(self, found: Tensors, name: str) -> float:
-        """Return the largest difference, relative to the largest output, or gradient, of all."""
-        ours, theirs = found[name], self.expected[name]
-        if ours.shape != theirs.shape:
-            return math.inf
-        kind = name.split()[0] == "gradient"
-        scale = max(
-            _largest(tensor)
-            for other, tensor in self.expected.items()
-            if (other.split()[0] == "gradient") == kind
-        )
-        difference = _largest(ours.double() - theirs.double())
-        share = difference / scale if scale > 0 else difference
-        return share if math.isfinite(share) else math.inf
+    def _differences(self, found: Tensors) -> dict[str, float]:
+        """Return the largest differences, relative to the largest output, or gradient, of all."""
+        scales = {
+            kind: max([_largest(t) for name, t in self.expected.items() if _kind(name) == kind])
+            for kind in {_kind(name) for name in self.expected}
+        }
+        shares = {}
+        for name, ours in found.items():
+            theirs, scale = self.expected[name], scales[_kind(name)]
+            if ours.shape != theirs.shape:
+                shares[name] = math.inf
+                continue
+            difference = _largest(ours.double() - theirs.double())
+            share = difference / scale if scale > 0 else difference
+            shares[name] = share if math.isfinite(share) else math.inf
+        return shares
+
+
+def _kind(name: str) -> bool:
+    """Say whether a tensor is a gradient."""
+    return name.split()[0] == "gradient"
 
 
 def _largest(tensor: Tensor) -> float:

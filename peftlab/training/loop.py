@@ -391,6 +391,7 @@ class _Run:
             self.optimiser.zero_grad(set_to_none=True)
             try:
                 self._backward(features[:size])
+                self.optimiser.step()  # whose state may be what does not fit; the run ends anyway
                 break
             except RuntimeError as smaller:
                 release(smaller)
@@ -399,7 +400,8 @@ class _Run:
             f"{size} rows fit: set batch_size={size}, or accumulation="
             f"{math.ceil(self.settings.batch_size / size)} for the same arithmetic"
             if size
-            else "not even one row fits: choose a shorter max_length or a smaller encoder"
+            else "not even one row fits, with the optimiser's moments of what trains: choose a "
+            "shorter max_length, a method that trains less or a smaller encoder"
         )
         return OutOfMemoryError(
             f"A batch of {len(features)} rows of {longest} tokens does not fit into the memory of "

@@ -7,6 +7,8 @@ import torch
 
 from peftlab.costs import CostExperiment, Rounds, Sweep, measure, ways
 from peftlab.costs import measure as measuring
+from peftlab.costs.step import Pass, build, random_batch
+from peftlab.encoders import load_encoder
 from peftlab.errors import OutOfMemoryError, SettingsError
 from peftlab.results.comparison.cost_table import MEMORY, PARTS, cost_table, parts, text
 from peftlab.results.records.costs import Candidate, CostRecord, CostSettings
@@ -260,6 +262,42 @@ def test_a_cell_with_an_error_is_measured_again_if_asked(tiny_folder, tmp_path):
     assert Sweep(planned, store, report=len).pending() == []
     assert again.work() == 1
     assert not store.load_all("small")[0].errors
+
+
+def test_a_baseline_that_does_not_fit_is_said_and_the_other_cells_are_measured(
+    tiny_folder, tmp_path, monkeypatch
+):
+    from peftlab.costs import sweep as module
+
+    def small(settings, *rest):
+        if settings.batch == 1:
+            raise OutOfMemoryError("The baseline 'full' cannot be measured.")
+        return measure(settings, *rest)
+
+    monkeypatch.setattr(module, "measure", small)
+    said = []
+    sweep = Sweep(experiment(tiny_folder("bert")), cost_store(tmp_path), said.append)
+    assert sweep.work() == 1
+    assert "The baseline 'full' cannot be measured." in said[0]
+    assert [r.settings.batch for r in cost_store(tmp_path).load_all("small")] == [2]
+
+
+def test_methods_beside_a_graph_attend_without_a_mask(tiny_folder, monkeypatch):
+    """As eagerly, where a library makes one because it cannot look while a graph is captured."""
+    seen = []
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def spy(*given, attn_mask=None, **more):
+        seen.append(attn_mask)
+        return attend(*given, attn_mask=attn_mask, **more)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    encoder = load_encoder(str(tiny_folder("bert")))
+    for name in ("full", "lora-8", "prefix-30"):
+        model = build(encoder, name)
+        Pass(model, ways.unmasked(model, random_batch(encoder, 2, 8))).infer()
+    assert seen and all(mask is None for mask in seen)
 
 
 def test_two_measurements_at_once_are_refused(tiny_folder, tmp_path):

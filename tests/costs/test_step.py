@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -100,16 +102,16 @@ def test_the_phases_of_a_step_add_up(encoder):
 @pytest.mark.parametrize(
     ("name", "lowest"),
     [
-        ("lora-8", "encoder.layer.0.attention.self.query"),
-        ("full", "embeddings.LayerNorm"),
-        ("adapterdrop", "encoder.layer.1."),
+        ("lora-8", r"encoder\.layer\.0\.attention\.self\.(query|value)"),
+        ("full", r"embeddings\.LayerNorm"),
+        ("adapterdrop", r"encoder\.layer\.1\."),
     ],
 )
 def test_the_activation_gradient_ends_at_the_lowest_trained_tensor(encoder, name, lowest):
     run = Pass(build(encoder, name), random_batch(encoder, 2, 8))
     run.activation()
     names = {id(p): n for n, p in run.model.backbone.named_parameters()}
-    assert names[id(run._lowest)].startswith(lowest) or "value" in names[id(run._lowest)]
+    assert re.match(lowest, names[id(run._lowest)])
     assert all(p.grad is None for p in run.trained)
 
 

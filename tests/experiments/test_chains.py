@@ -574,3 +574,29 @@ def test_a_model_that_started_elsewhere_comes_back_if_it_is_whole(make_encoder, 
     lora = start(make_encoder(), toy_task, "lora-8", folder)
     with pytest.raises(PeftlabError, match="other weights"):
         pl.load(lora.save(tmp_path / "lora"), encoder=make_encoder(), task=toy_task)
+
+
+def test_a_head_that_was_pretrained_stays_frozen_in_the_second_stage_too(tmp_path):
+    from peftlab.checkpoints import start
+
+    texts = pl.task("text-of/pocket/topic")
+    first = pl.model("pocket", texts, "full")
+    second = start("pocket", texts, "full", first.save(tmp_path / "first"))
+    trains = [[p.requires_grad for p in model.head.parameters()] for model in (first, second)]
+    assert trains[0] == trains[1]
+    assert not any(trains[0])
+
+
+def test_an_encoder_that_a_model_uses_is_not_overwritten(make_encoder, toy_task, tmp_path):
+    from peftlab.checkpoints import start
+
+    folders = [
+        pl.model(make_encoder(), toy_task, "full", seed=seed).save(tmp_path / str(seed))
+        for seed in (0, 1)
+    ]
+    encoder = make_encoder()
+    one = start(encoder, toy_task, "full", folders[0])
+    before = {name: tensor.clone() for name, tensor in one.state_dict().items()}
+    with pytest.raises(PeftlabError, match="would be overwritten: load it again"):
+        start(encoder, toy_task, "full", folders[1])
+    assert all(torch.equal(before[name], tensor) for name, tensor in one.state_dict().items())

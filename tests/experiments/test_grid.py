@@ -250,6 +250,20 @@ def test_a_record_that_was_half_written_goes_when_the_run_is_recorded(experiment
     assert not half.exists()
 
 
+def test_what_another_process_does_again_is_left_alone(experiment, tmp_path):
+    from filelock import FileLock
+
+    first = grid(experiment, tmp_path, Stub())
+    first.work()
+    held, free = list(first.records)[:2]
+    folders = [tmp_path / ".peftlab" / "runs" / run_id for run_id in (held, free)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    with FileLock(tmp_path / ".peftlab" / "locks" / f"{held}.lock"):
+        assert grid(experiment, tmp_path, Stub()).work() == 0
+    assert [folder.exists() for folder in folders] == [True, False]
+
+
 def test_a_grid_that_is_killed_ten_times_ends_like_one_that_is_not(real, undisturbed, tmp_path):
     expected, duration = what_came_out(undisturbed[0]), undisturbed[1]
     assert len(expected) == sum(cell.size() for cell in read(real).cells()) == 1 + 3 + 3

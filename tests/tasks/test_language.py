@@ -155,6 +155,18 @@ def test_the_loss_is_that_of_all_logits(make_encoder, model_type):
     assert torch.allclose(loss, wanted, atol=1e-5)
 
 
+def test_pieces_are_compared_in_full_precision_under_autocast(make_encoder, model_type):
+    # rounded logits are often equal, and who ties with the best counts as right
+    model = pl.model(make_encoder(model_type), language(), "lora-8").eval()
+    hidden = torch.randn(2, 5, model.encoder.anatomy.hidden_size)
+    batch = {"targets": torch.full((2, 5), 7)}
+    with torch.no_grad():
+        full = model.head(hidden, batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            short = model.head(hidden, batch)
+    assert torch.equal(full, short)
+
+
 # --- the head -------------------------------------------------------------------------------------
 
 

@@ -111,6 +111,12 @@ def test_at_most_max_rounds_and_still_the_minimum_of_seconds():
     assert found.calls["a"] * sum(found.seconds["a"]) >= 1.0
 
 
+def test_a_window_that_is_told_is_not_lengthened():
+    candidates, clock = simulated(a=1e-4, b=1e-4)
+    found = cost(candidates, clock=clock, max_rounds=10, min_seconds=1.0, window_seconds=0.0)
+    assert (len(found.seconds["a"]), found.calls["a"]) == (10, 1)
+
+
 def test_a_slow_first_call_does_not_make_windows_short():
     device = Device(launch=0.0, wait=0.0, kernel=1e-4)
     calls = []
