@@ -102,13 +102,16 @@ support: env env-next $(MINILM)  ## run support and parity tests and write their
 	$(NEXT) $(PYTEST) --support $(SUPPORT) tests/methods/test_contract.py -k "test_support or test_merge_and_back"
 	$(PY) $(PYTEST) --parity $(PARITY) tests/methods tests/serving/test_several.py --ignore=tests/methods/test_contract.py
 
-# What needs a GPU: slices of at most ten minutes, in the order of what they settle. The first six need
-# no network and no environment of their own: Python 3.11 with torch, transformers, pandas, scipy,
+# What needs a GPU: slices that end after nine minutes, in the order of what they settle. The first six
+# need no network and no environment of their own: Python 3.11 with torch, transformers, pandas, scipy,
 # pydantic and filelock, for `correct` pytest, pytest-timeout and hypothesis, for `bench` peft. `train`
-# and `chapters` also need the hub (HF_HUB_OFFLINE=0), `chapters` the extra `test`. A slice that is
-# started again goes on where it was. Records go to book/results; the new ones into one archive too.
+# and `chapters` also need the hub (HF_HUB_OFFLINE=0), `chapters` the extra `test`; `train` needs a
+# machine that stays, for its longest runs outlast a slice and go on from their checkpoints. A slice
+# that is started again goes on where it was. Records go to book/results, the new ones into an archive
+# too. On a copy without git, PEFTLAB_COMMIT=$$(git describe --always --abbrev=40 --dirty) of the
+# original says which commit the records are of.
 GPU_PYTHON ?= $(if $(wildcard $(PY)),$(PY),$(PYTHON))
-GPU_ARCHIVE ?= $(EXECUTED)/gpu-records.tar.gz
+GPU_ARCHIVE ?= $(EXECUTED)/gpu-records-$(SLICE).tar.gz
 # Nothing begins after so many minutes: the longest cell takes some minutes more.
 GPU_RUN := $(GPU_PYTHON) -m peftlab.cli run --minutes 5
 SLICES := correct cost variants capacity inference bench train chapters
@@ -117,7 +120,7 @@ SLICE ?= correct
 gpu-suite:  ## run SLICE=correct, cost, variants, capacity, inference, bench, train or chapters on a GPU
 	@mkdir -p $(EXECUTED)
 	@touch $(EXECUTED)/gpu-begun
-	@code=0; $(MAKE) --no-print-directory gpu-$(SLICE) || code=$$?; \
+	@code=0; timeout --signal=INT 540 $(MAKE) --no-print-directory gpu-$(SLICE) || code=$$?; \
 	find book/results -name '*.json' -newer $(EXECUTED)/gpu-begun | tar -czf $(GPU_ARCHIVE) -T -; \
 	echo "$$(tar -tzf $(GPU_ARCHIVE) | wc -l) new records are in $(GPU_ARCHIVE)"; exit $$code
 

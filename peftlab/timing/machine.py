@@ -95,13 +95,18 @@ def versions() -> dict[str, str]:
     return found
 
 
+#: How ``git describe --dirty`` ends.
+DIRTY = "-dirty"
+
+
 @cache
 def _commit() -> tuple[str | None, bool | None]:
     """Ask git about the folder that peftlab's source is in."""
     package = Path(__file__).resolve().parents[1]
     # An installed copy inside somebody's repository is not that repository's commit.
     if _output("git", "-C", str(package), "ls-files", "--error-unmatch", "__init__.py") is None:
-        return None, None
+        told = os.environ.get("PEFTLAB_COMMIT", "")
+        return (told.removesuffix(DIRTY), told.endswith(DIRTY)) if told else (None, None)
     commit = _output("git", "-C", str(package), "rev-parse", "HEAD")
     changes = _output("git", "-C", str(package), "status", "--porcelain", "--", ".")
     return commit, None if changes is None else bool(changes)
@@ -110,8 +115,10 @@ def _commit() -> tuple[str | None, bool | None]:
 def git() -> dict[str, Any]:
     """Return the ``commit`` of peftlab's source and whether the package is ``dirty``.
 
-    Both are None where peftlab does not run from its git repository. Only the package's own files
-    count as changes: new records beside it do not. Asked once a process.
+    Where peftlab does not run from its git repository, the environment variable ``PEFTLAB_COMMIT``
+    says it, as ``git describe --always --abbrev=40 --dirty`` prints it where the files come from;
+    without that both are None. Only the package's own files count as changes: new records beside it
+    do not. Asked once a process.
     """
     commit, dirty = _commit()
     return {"commit": commit, "dirty": dirty}

@@ -152,7 +152,11 @@ def test_a_cost_experiment_is_measured_to_the_end(name):
     found = COSTS.load_all(name)
     machines = {(r.settings.device, r.settings.processor, r.settings.threads) for r in found}
     planned = {plan.id for machine in machines for plan in experiment.plans(*machine)}
-    assert {record.id for record in found} == planned
+    measured = {record.id for record in found}
+    assert measured <= planned
+    on_cpu = {record.id for record in found if record.settings.device != "cuda"}
+    processors = {m for m in machines if m[0] != "cuda"}  # a GPU is lent for a while, and goes on
+    assert on_cpu == {plan.id for machine in processors for plan in experiment.plans(*machine)}
     for record in found:
         assert record.git.commit, record.id
         assert record.git.dirty is False, record.id

@@ -204,3 +204,13 @@ def test_commit_and_dirt_of_the_package(copy_in_git):
 def test_an_installed_copy_has_no_commit(copy_in_git):
     git(copy_in_git, "commit", "-qm", "empty", "--allow-empty")  # the package is not tracked
     assert machine.git() == {"commit": None, "dirty": None}
+
+
+@pytest.mark.parametrize(("told", "dirty"), [("0123abcd", False), ("0123abcd-dirty", True)])
+def test_a_copy_may_be_told_its_commit(copy_in_git, monkeypatch, told, dirty):
+    monkeypatch.setenv("PEFTLAB_COMMIT", told)
+    assert machine.git() == {"commit": "0123abcd", "dirty": dirty}  # the package is not tracked
+    git(copy_in_git, "add", ".")
+    git(copy_in_git, "commit", "-qm", "first")
+    machine._commit.cache_clear()
+    assert machine.git()["commit"] == git(copy_in_git, "rev-parse", "HEAD")  # git knows better
