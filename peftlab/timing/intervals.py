@@ -120,8 +120,10 @@ def significant(value: float, spread: float, digits: int = 2) -> str:
     """
     if not math.isfinite(value):
         return str(value)
-    if spread <= 0 or not math.isfinite(spread):
+    if spread <= 0:
         return f"{value:.4g}"
+    if not math.isfinite(spread):
+        return f"{float(f'{value:.{digits}g}'):g}"
     places = digits - 1 - math.floor(math.log10(spread))
     rounded = round(value, places)
     return f"{rounded:.{max(places, 0)}f}"
