@@ -144,8 +144,8 @@ def reached(record: Record, goal: float) -> Span:
     """Say when a run comes to a loss of at most ``goal``: it is seen at its evaluations alone.
 
     Returns:
-        From the step after the last evaluation above the goal to the first that is not; from the
-        end of the run on if none is.
+        From the step after the evaluation before to the first evaluation that is not above the
+        goal; from the end of the run on if none is.
     """
     before = 0
     for step, loss in losses(record):
