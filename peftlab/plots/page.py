@@ -84,8 +84,11 @@ class Plot:
     def _repr_html_(self) -> str:
         """Show the figure that suits the page, and the table folded below it."""
         alt = html.escape(self.alt, quote=True)
+        inches = self.figure.get_size_inches()[0]
+        # A narrow page scrolls a wide figure rather than shrink its letters beyond reading.
+        style = f"max-width: 100%; min-width: min({0.75 * inches:.3g}in, 34rem)"
         images = "".join(
-            f'<img class="only-{theme}" alt="{alt}" style="max-width: 100%" '
+            f'<img class="only-{theme}" alt="{alt}" style="{style}" '
             f'src="data:image/svg+xml;base64,{base64.b64encode(self.svg(theme).encode()).decode()}">'
             for theme in self.figures
         )
@@ -93,7 +96,7 @@ class Plot:
             index=False, border=0, justify="left", float_format="{:.4g}".format, na_rep="–"
         )
         return (
-            f"{HIDE}<figure>{images}</figure>"
+            f'{HIDE}<figure style="overflow-x: auto">{images}</figure>'
             f"<details><summary>The table behind this figure</summary>{table}</details>"
         )
 

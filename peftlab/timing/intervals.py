@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -129,14 +129,26 @@ def significant(value: float, spread: float, digits: int = 2) -> str:
     return f"{rounded:.{max(places, 0)}f}"
 
 
+def _outwards(bound: float, rounded: Callable[[float], int], digits: int = 2) -> float:
+    """Round a bound to so many digits, down or up."""
+    if bound == 0:
+        return 0.0
+    places = digits - 1 - math.floor(math.log10(abs(bound)))
+    # Nine digits more first: 1.4 times ten is 14, not 13.99.
+    return round(rounded(round(bound * 10.0**places, 9)) * 10.0**-places, max(places, 0))
+
+
 def with_interval(value: float, low: float, high: float) -> str:
     """Print a value and its interval, each with no more digits than the interval allows.
 
-    A value that is not finite is told by the bound that is known of it: ``"above 1.465"``.
+    A value that is not finite is told by the bound that is known of it, in two digits and never
+    more than is known: 1.465 from below is ``"above 1.4"``.
     """
     if not math.isfinite(value):
         if value > 0 and 0 < low < math.inf:
-            return f"above {low:.4g}"
-        return f"below {high:.4g}" if not value > 0 and math.isfinite(high) else "not known"
+            return f"above {_outwards(low, math.floor):g}"
+        if not value > 0 and math.isfinite(high):
+            return f"below {_outwards(high, math.ceil):g}"
+        return "not known"
     value_, low_, high_ = (significant(x, high - low) for x in (value, low, high))
     return f"{value_} [{low_}, {high_}]".replace("inf", "∞")

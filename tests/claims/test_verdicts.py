@@ -182,8 +182,14 @@ def test_what_is_not_known_is_left_out_of_the_middle():
 @pytest.mark.parametrize(
     ("value", "low", "high", "text"),
     [
-        (math.inf, 1.465, math.inf, "above 1.465"),
+        (math.inf, 1.465, math.inf, "above 1.4"),
+        (math.inf, 1.4, math.inf, "above 1.4"),
+        (math.inf, 0.0697, math.inf, "above 0.069"),
+        (math.inf, 146.5, math.inf, "above 140"),
         (0.0, 0.0, 0.25, "below 0.25"),
+        (0.0, 0.0, 0.251, "below 0.26"),
+        (-math.inf, -math.inf, -0.123, "below -0.12"),
+        (-math.inf, -math.inf, 0.0, "below 0"),
         (math.nan, 0.0, math.inf, "not known"),
         (math.inf, 0.0, math.inf, "not known"),
         (1.5, 1.2, math.inf, "1.5 [1.2, ∞]"),
