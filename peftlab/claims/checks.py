@@ -32,6 +32,7 @@ class Cell:
         weights: Whether the encoder's weights matter: else only its shape was used.
         records: Ids.
         needs: Experiments.
+        beside: Whether it is shown beside the claim and does not count in its verdict.
     """
 
     what: str
@@ -42,6 +43,7 @@ class Cell:
     weights: bool
     records: tuple[str, ...]
     needs: tuple[str, ...]
+    beside: bool = False
 
     @property
     def judgement(self) -> Judgement | None:
@@ -57,12 +59,14 @@ class Base(Strict, ABC):
         claimed: The region.
         methods: Labels or presets of the methods.
         against: What they are compared with.
+        beside: Whether it asks what the claim does not say: it is shown, and counts for nothing.
     """
 
     what: str = Field(min_length=1)
     claimed: Region
     methods: list[str] = Field(min_length=1)
     against: str | None = "full"
+    beside: bool = False
 
     @property
     @abstractmethod
@@ -99,7 +103,9 @@ class Base(Strict, ABC):
     ) -> Cell:
         """Return a cell; without an estimate it rests on no records."""
         used = tuple(sorted(records)) if estimate is not None else ()
-        return Cell(self.what, name, self.claimed, estimate, encoder, weights, used, self.needs)
+        return Cell(
+            self.what, name, self.claimed, estimate, encoder, weights, used, self.needs, self.beside
+        )
 
 
 class OfExperiment(Base):

@@ -115,6 +115,8 @@ class Claim(Strict):
             raise ValueError("a number has a source, and a source a number")
         if not self.checks and not (self.out_of_reach or self.open_parts):
             raise ValueError("name checks, or say in open_parts or out_of_reach why there are none")
+        if self.checks and all(check.beside for check in self.checks):
+            raise ValueError("all checks are beside the claim: leave one to judge it by")
         return self
 
     @property

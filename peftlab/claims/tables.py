@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
+#: What is said of the region of a check that does not count.
+BESIDE = " (beside)"
+
+
 def ours(cells: Sequence[Cell]) -> str:
     """Return the median of cells with the range of their intervals, and how many they are."""
     found = middle(cells)
@@ -44,23 +48,24 @@ def power(cells: Iterable[Cell]) -> str:
 def claim_table(findings: Iterable[Finding]) -> DataFrame:
     """Return one row a claim: what the paper says, what the records say, the verdict.
 
-    Columns ``id, claim, the paper's number, verdict, decided, ours, could have shown, seeds or
-    rounds, scope, records``. ``ours`` and ``could have shown`` (see :func:`power`) are of the first
-    check.
+    Columns ``id, claim, the paper's number, verdict, decided, first asked, ours, could have shown,
+    seeds or rounds, scope, records``. ``ours`` and ``could have shown`` (see :func:`power`) are of
+    the first check, which ``first asked`` names.
     """
     import pandas as pd
 
     rows = []
     for found in findings:
         claim, row = found.claim, found.row()
-        decided = sum(cell.judgement not in (None, "undecided") for cell in found.cells)
+        decided = sum(cell.judgement not in (None, "undecided") for cell in found.judged)
         rows.append(
             {
                 "id": claim.id,
                 "claim": claim.claim,
                 "the paper's number": claim.number,
                 "verdict": found.verdict,
-                "decided": f"{decided} of {len(found.cells)}" if found.cells else "",
+                "decided": f"{decided} of {len(found.judged)}" if found.judged else "",
+                "first asked": found.first[0].what if found.first else "",
                 "ours": ours(found.first),
                 "could have shown": power(found.first),
                 "seeds or rounds": row["n"] or "",
@@ -80,7 +85,7 @@ def cell_table(found: Finding) -> DataFrame:
         (
             cell.what,
             cell.name,
-            str(cell.claimed),
+            f"{cell.claimed}{BESIDE * cell.beside}",
             "" if cell.estimate is None else str(cell.estimate),
             "" if cell.estimate is None else f"{cell.estimate.n} {cell.estimate.over}".strip("0 "),
             cell.judgement or "no record yet",
@@ -149,6 +154,7 @@ def text(findings: Sequence[Finding], ledger: Ledger) -> str:
             f"{found.claim.id:5} {found.verdict:15} {found.scope:26} {ours(found.first)}".rstrip()
         )
         lines.append(f"      {found.claim.claim}")
+        lines += [f"      First asked: {cell.what}." for cell in found.first[:1]]
         for reason in (found.claim.out_of_reach, found.claim.open_parts):
             if reason and found.verdict != "reproduced":
                 lines.append(f"      {reason}")

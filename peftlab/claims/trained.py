@@ -123,7 +123,8 @@ class RunRatio(Trained):
         cost: Name of a cost experiment; not for steps.
         cell: Its batch and length that are those of the runs, if it has several.
         patience: Of the rule.
-        waits: Whether the rule waits until a run is clearly above the majority class.
+        waits: Label of a control that a run must clearly be above before the rule counts: the most
+            frequent class by default, the head alone where that has a score of 0; "" for none.
         slack: See :func:`peftlab.results.comparison.curves.target`.
     """
 
@@ -133,7 +134,7 @@ class RunRatio(Trained):
     cost: str | None = None
     cell: Pair | None = None
     patience: PositiveInt = 3
-    waits: bool = True
+    waits: str = MAJORITY
     slack: float = 0.0
 
     @property
@@ -156,6 +157,9 @@ class RunRatio(Trained):
                     f"A check on {self.experiment!r} needs one cell of {self.cost!r}, which has "
                     f"{', '.join(map(str, planned))}: name it in cell."
                 )
+        if self.until == "stop" and self.waits:
+            controls = self._planned(evidence).methods
+            self._verify(self.experiment, "control", [self.waits], controls)
 
     def _estimate(
         self, evidence: Evidence, groups: Groups, ours: list[Record], theirs: list[Record]
@@ -175,8 +179,7 @@ class RunRatio(Trained):
             if label != against:
                 step = measures.step_ratio(cost, label, against, self.unit)
         if self.until == "stop":
-            majority = groups.get(MAJORITY, []) if self.waits else []
-            reach = curves.to_stop(self.patience, majority)
+            reach = curves.to_stop(self.patience, groups.get(self.waits, []))
         else:
             reach = curves.to_target(theirs, self.slack)
         return measures.run_ratio(ours, theirs, reach, step)

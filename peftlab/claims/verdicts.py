@@ -3,14 +3,15 @@
 A cell is *reproduced* if its interval lies inside the claimed region, *not reproduced* if it lies
 outside, else *undecided*. A claim is
 
-- *partly* reproduced if some of its decided cells say yes and some no;
+- *partly* reproduced if at least half of its cells are decided, and some say yes and some no;
 - *reproduced* or *not reproduced* if all decided cells agree, and at least half of the cells of
   each of its checks are decided;
 - *undecided* if fewer are: the records have too little power, or are not all there;
 - *open* if there is no record yet, and *out of reach* if, besides, it is said why there cannot be.
 
-Cells that need a GPU count only once they are recorded. Every interval is one of 95 %, for one
-cell: of many cells, some miss by chance.
+Cells that need a GPU count only once they are recorded; those of a check that is *beside* the claim
+are shown and never count. Every interval is one of 95 %, for one cell: of many cells, some miss by
+chance, so that a stray one among many that are undecided must not make a verdict.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ VERDICTS: tuple[Verdict, ...] = (
 )
 Scope = Literal["paper's model", "small encoder", "shape only"]
 SCOPES: tuple[Scope, ...] = ("paper's model", "small encoder", "shape only")
-#: Share of the cells of each check that must be decided.
+#: Share of the cells that must be decided.
 ENOUGH = 0.5
 
 
@@ -60,9 +61,14 @@ class Finding:
     missing: tuple[str, ...]
 
     @property
+    def judged(self) -> list[Cell]:
+        """The cells that count, which those beside the claim do not."""
+        return [cell for cell in self.cells if not cell.beside]
+
+    @property
     def first(self) -> list[Cell]:
-        """The cells with an estimate of the first check that has some."""
-        found = [cell for cell in self.cells if cell.estimate is not None]
+        """The cells with an estimate of the first check that counts and has some."""
+        found = [cell for cell in self.judged if cell.estimate is not None]
         return [cell for cell in found if cell.what == found[0].what]
 
     @property
@@ -110,7 +116,7 @@ def verdict(checks: Sequence[Sequence[Judgement | None]], out_of_reach: bool = F
     """Return the verdict on a claim.
 
     Args:
-        checks: The judgements of the cells of each check; None: it has no record yet.
+        checks: The judgements of the cells of each check that counts; None: it has no record yet.
         out_of_reach: Whether the claim says why it cannot be tested.
     """
     cells = [judgement for check in checks for judgement in check]
@@ -118,11 +124,15 @@ def verdict(checks: Sequence[Sequence[Judgement | None]], out_of_reach: bool = F
         return "out of reach" if out_of_reach else "open"
     decided = {each for each in cells if each not in (None, "undecided")}
     if len(decided) == 2:
-        return "partly"
-    shares = [sum(each in decided for each in check) / len(check) for check in checks if check]
-    if min(shares) < ENOUGH:
+        return "partly" if _decided(cells) >= ENOUGH else "undecided"
+    if min(_decided(check) for check in checks if check) < ENOUGH:
         return "undecided"
     return "reproduced" if decided == {"reproduced"} else "not reproduced"
+
+
+def _decided(cells: Sequence[Judgement | None]) -> float:
+    """Return the share of cells that say yes or no."""
+    return sum(each not in (None, "undecided") for each in cells) / len(cells)
 
 
 def finding(claim: Claim, ledger: Ledger, evidence: Evidence) -> Finding:
@@ -136,7 +146,7 @@ def finding(claim: Claim, ledger: Ledger, evidence: Evidence) -> Finding:
     encoders = ledger.papers[claim.paper].encoders
     cells = [cell for check in checks for cell in check]
     found = {scope(cell, encoders) for cell in cells if cell.estimate is not None}
-    judged = [[cell.judgement for cell in check] for check in checks]
+    judged = [[cell.judgement for cell in check if not cell.beside] for check in checks]
     return Finding(
         claim=claim,
         verdict=verdict(judged, bool(claim.out_of_reach)),

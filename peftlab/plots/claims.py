@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from peftlab.claims.tables import power
+from peftlab.claims.tables import BESIDE, power
 from peftlab.plots import page
 from peftlab.plots.page import Plot
 
@@ -104,7 +104,8 @@ def walk(found: Finding, commands: Sequence[str] = ()) -> Walk:
 def check_table(found: Finding) -> pd.DataFrame:
     """Return one row a check of a claim.
 
-    Columns ``what, claimed to be``; ``cells``, how many are inside the region, outside, undecided
+    Columns ``what``; ``claimed to be``, with a mark if the check is beside the claim and does not
+    count; ``cells``, how many are inside the region, outside, undecided
     or have no record; ``n``, the fewest seeds or rounds of a recorded cell; ``could have shown``,
     see :func:`peftlab.claims.tables.power`; ``narrow enough``, of a claim that a number lies
     between two bounds, the cells whose interval is narrower than they are apart: no other could
@@ -118,7 +119,7 @@ def check_table(found: Finding) -> pd.DataFrame:
         rows.append(
             {
                 "what": what,
-                "claimed to be": str(group[0].claimed),
+                "claimed to be": f"{group[0].claimed}{BESIDE * group[0].beside}",
                 "cells": ", ".join(
                     f"{judged.count(judgement)} {word}"
                     for judgement, word in JUDGED.items()
@@ -156,7 +157,7 @@ def cells(found: Finding) -> Plot:
         {
             "what": what,
             "cell": cell.name,
-            "claimed to be": str(cell.claimed),
+            "claimed to be": f"{cell.claimed}{BESIDE * cell.beside}",
             "estimate": cell.estimate.value,
             "low": cell.estimate.low,
             "high": cell.estimate.high,

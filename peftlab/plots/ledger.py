@@ -41,7 +41,7 @@ def verdicts(findings: Sequence[Finding]) -> Plot:
         raise RecordError("There is no claim to draw: give the findings of at least one.")
     rows = []
     for found in findings:
-        judged = [cell.judgement for cell in found.cells]
+        judged = [cell.judgement for cell in found.judged]
         counts = {name: judged.count(kind) for kind, (name, _, _) in KINDS.items()}
         rows.append({"id": found.claim.id, "verdict": found.verdict, "cells": len(judged)} | counts)
     table = pd.DataFrame(rows)

@@ -97,6 +97,14 @@ MISTAKES = {
         check(RUN + 'unit = "seconds", methods = ["lora-8"] }'),
         "name a cost experiment",
     ),
+    "an unknown control": (
+        check(RUN + 'unit = "steps", waits = "others", methods = ["lora-8"] }'),
+        "did you mean 'other'",
+    ),
+    "nothing to judge by": (
+        CLAIMS.replace("methods =", "beside = true, methods ="),
+        "all checks are beside",
+    ),
     "a cost with several cells": (
         check(RUN + 'unit = "seconds", cost = "price", methods = ["lora-8"] }'),
         "name it in cell",

@@ -16,15 +16,17 @@ from tests.results.transferred import transferred
 
 
 def test_a_check_of_runs_counts_seeds_and_waits_if_told():
-    majority = record("majority", accuracy=0.9, rate=None)
-    run = curve_run("full", 0, [0.5, 0.4, 0.6])
-    for waits, known in ((True, False), (False, True)):
+    groups = {
+        "majority": [record("majority", accuracy=0.1, rate=None)],
+        "head": [record("head", accuracy=0.9)],
+        "full": [run := curve_run("full", 0, [0.5, 0.4, 0.6])],
+    }
+    for waits, known in ((None, True), ("majority", True), ("head", False), ("", True)):
         check = RunRatio.model_validate(
             {"measure": "run ratio", "what": "steps", "experiment": "made", "methods": ["full"]}
-            | {"until": "stop", "unit": "steps", "patience": 1, "waits": waits}
-            | {"claimed": {"above": 1}}
+            | {"until": "stop", "unit": "steps", "patience": 1, "claimed": {"above": 1}}
+            | ({} if waits is None else {"waits": waits})
         )
-        groups = {"majority": [majority], "full": [run]}
         found = check._estimate(Evidence("", ""), groups, [run], [run])
         assert found is not None
         assert math.isfinite(found.value) == known

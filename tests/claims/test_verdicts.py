@@ -9,7 +9,7 @@ import pytest
 
 from peftlab.claims import Estimate, Region, findings
 from peftlab.claims.checks import Cell
-from peftlab.claims.tables import commands, ours, text
+from peftlab.claims.tables import cell_table, claim_table, commands, ours, text
 from peftlab.claims.verdicts import VERDICTS, middle, scope, verdict
 from tests.claims.made import CLAIMS, fill, read, write
 
@@ -64,6 +64,8 @@ def test_a_region_that_says_nothing_is_refused(region):
         ([[YES, TIE, None]], "undecided"),
         ([[YES] * 9, [None]], "undecided"),  # many cells of one check do not settle another
         ([[YES] * 9, [NO, None, None]], "partly"),
+        ([[YES, TIE], [NO, None]], "partly"),
+        ([[YES, TIE], [NO, None, None]], "undecided"),  # two stray cells are no verdict
         ([[YES], []], "reproduced"),  # what needs a GPU is not there
     ],
 )
@@ -131,6 +133,23 @@ def test_a_cell_without_all_its_seeds_has_no_estimate(tmp_path):
         "glue/sst2 (10 rows), lora-8": True,
         "glue/mrpc (20 rows), lora-8": False,
     }
+
+
+def test_what_is_beside_a_claim_is_shown_and_never_counts(tmp_path):
+    write(tmp_path)
+    fill(tmp_path, lambda task, label: {"lora-8": 0.9, "other": 0.5}.get(label, 0.7))
+    line = next(line for line in CLAIMS.splitlines() if "measure" in line)
+    less = line.replace("lora-8", "other").replace('what = "score"', 'what = "less"')
+    beside = less.replace("methods =", "beside = true, methods =")
+    for added, expected, count in ((less, "partly", 4), (beside, "reproduced", 2)):
+        ledger, evidence = read(tmp_path, CLAIMS.replace(line, f"{added}\n{line}"))
+        (found,) = findings(ledger, evidence)
+        assert found.verdict == expected
+        assert [cell.judgement for cell in found.cells] == [NO, NO, YES, YES]
+        assert claim_table([found])["decided"].tolist() == [f"{count} of {count}"]
+    assert found.first[0].what == "score"
+    assert found.row()["estimate"] == pytest.approx(0.2)
+    assert cell_table(found)["claimed to be"].tolist() == ["above 0 (beside)"] * 2 + ["above 0"] * 2
 
 
 def test_cells_that_need_a_gpu_do_not_count_until_they_are_recorded(tmp_path):

@@ -62,6 +62,11 @@ class Option:
     megabytes: float | None = None
     rates: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def worse(self) -> list[str]:
+        """The tasks where it is shown to be worse than the best at all, be it within the margin."""
+        return [task for task, found in self.scores.items() if found.high < 0]
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -83,9 +88,9 @@ class Choice:
     learned: dict[str, Interval] = field(default_factory=dict)
 
     @property
-    def first(self) -> list[str]:
-        """The methods that share the first rank."""
-        return [option.method for option in self.options if option.rank == 1]
+    def first(self) -> list[Option]:
+        """Those that share the first rank."""
+        return [option for option in self.options if option.rank == 1]
 
     def table(self) -> DataFrame:
         """Return one row a method.
@@ -234,7 +239,8 @@ def _difference(interval: Interval | None) -> str:
         return "no record"
     if interval.low == interval.high == 0:
         return "the best"
-    return f"{interval.estimate:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
+    told = f"{interval.estimate:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
+    return f"{told}, worse" if interval.high < 0 else told
 
 
 def _ratio(ratio: Ratio | None) -> str:

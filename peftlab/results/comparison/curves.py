@@ -52,16 +52,16 @@ def to_target(baseline: Runs, slack: float = 0.0) -> Reach:
     return lambda run: reached(run, goal)
 
 
-def to_stop(patience: int, majority: Runs = ()) -> Reach:
+def to_stop(patience: int, control: Runs = ()) -> Reach:
     """Return what says where a rule of patience, judged once an epoch, ends a run.
 
     Args:
         patience: Epochs.
-        majority: See :func:`ends`.
+        control: See :func:`ends`.
     """
 
     def span(run: Record) -> Span:
-        step = ends(run, patience, majority).step
+        step = ends(run, patience, control).step
         return Span(min(step, run.evaluations[-1].step), step)
 
     return span
@@ -155,18 +155,18 @@ def reached(record: Record, goal: float) -> Span:
     return Span(float(before), math.inf)
 
 
-def clearly_above(majority: Iterable[Record]) -> float:
+def clearly_above(control: Iterable[Record]) -> float:
     r"""Return what a development score must be above to show that something was learned.
 
-    :math:`q + 2 \sqrt{q (1 - q) / n}` with the score q of the most frequent class on n rows: what
-    it has itself, and two standard errors of a share; 0 for a metric that gives it nothing, such as
-    the F1 of entities.
+    :math:`q + 2 \sqrt{q (1 - q) / n}` with the control's score q on n rows: what it has itself, and
+    two standard errors of a share. The most frequent class has 0 by some metrics, such as the F1 of
+    entities: there the head alone is the control that tells.
 
     Args:
-        majority: Runs of the control ``majority`` on one task; minus infinity without any.
+        control: Runs of a control on one task, such as ``majority``; minus infinity without any.
     """
     floor = -math.inf
-    for record in majority:
+    for record in control:
         share = record.score("dev")
         assert record.sizes is not None  # the run is ok
         spread = max(share * (1 - share), 0.0) / record.sizes.dev
@@ -204,19 +204,20 @@ def stopped(record: Record, patience: int, every: int, floor: float = -math.inf)
     return Stop(math.inf, best)
 
 
-def ends(record: Record, patience: int, majority: Runs = ()) -> Stop:
+def ends(record: Record, patience: int, control: Runs = ()) -> Stop:
     """Say where a rule of patience ends a run, judged once an epoch: see :func:`stopped`.
 
     Args:
         record: The run.
         patience: Epochs without a new best.
-        majority: Of the control: a run that is not clearly above it has no end yet, nor one that
-            is not above what it was itself told to wait for. Without any, nothing is waited for.
+        control: Runs of one, such as the most frequent class: a run that is not clearly above it
+            has no end yet, nor one that is not above what it was itself told to wait for. Without
+            any, nothing is waited for.
     """
     assert record.sizes is not None  # the run is ok
     training = record.settings.training
-    floor = clearly_above(majority)
-    if majority:
+    floor = clearly_above(control)
+    if control:
         floor = max(floor, float(str(training.get("patience_above", -math.inf))))
     epoch = math.ceil(record.sizes.train / int(str(training["batch_size"])))
     return stopped(record, patience, epoch, floor)

@@ -68,7 +68,7 @@ def option(choice: Choice, method: str) -> Any:
 def test_what_hurts_orders_and_ties_share_a_rank() -> None:
     choice = choose(EQUAL, [cost()], Needs(rows=100))
     assert ranks(choice) == {"lora": 1, "full": 2, "tie": 2, "slow": 4}
-    assert choice.first == ["lora"]
+    assert [option.method for option in choice.first] == ["lora"]
     assert [each.method for each in choice.options][-1] == "slow"
 
 
@@ -94,7 +94,12 @@ def test_worse_means_that_the_whole_interval_is_below_the_margin() -> None:
     found = option(strict, "lora").scores["one"]
     assert found.high < -0.02
     between = -found.high / 2 - found.estimate / 2  # the estimate is below, the interval is not
-    assert ranks(choose(records, [], Needs(rows=100, hurts=[]), margin=between))["lora"] == 1
+    lenient = choose(records, [], Needs(rows=100, hurts=[]), margin=between)
+    assert ranks(lenient)["lora"] == 1
+    assert {each.method: each.worse for each in lenient.options} == {"full": [], "lora": ["one"]}
+    told = lenient.table().set_index("method")["one, to the best"]
+    assert told["lora"].endswith(", worse")
+    assert told["full"] == "the best"
 
 
 def test_a_difference_inside_the_noise_of_training_is_none() -> None:
@@ -219,7 +224,7 @@ def test_time_is_that_of_all_steps() -> None:
     records = [*runs("full"), *runs("lora", steps=6)]
     choice = choose(records, [cost()], Needs(rows=100))
     assert option(choice, "lora").ratios["time"].ratio == pytest.approx(2 * 0.7, rel=0.03)
-    assert choice.first == ["full"]
+    assert [option.method for option in choice.first] == ["full"]
 
 
 def test_time_is_as_uncertain_as_the_steps_that_seeds_take() -> None:
