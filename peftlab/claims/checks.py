@@ -50,6 +50,20 @@ class Cell:
         """What the estimate says of the claim; None without one."""
         return None if self.estimate is None else self.claimed.judge(self.estimate)
 
+    @property
+    def leaning(self) -> Judgement | None:
+        """What the value alone says, whatever its interval."""
+        if self.estimate is None:
+            return None
+        return self.claimed.judge(Estimate.exact(self.estimate.value))
+
+    def firm(self, cells: int) -> bool:
+        """Say whether it is decided, and would be if it were one of so many at once."""
+        judgement = self.judgement
+        if self.estimate is None or judgement == "undecided":
+            return False
+        return self.claimed.judge(self.estimate.among(cells)) == judgement
+
 
 class Base(Strict, ABC):
     """What all checks say.

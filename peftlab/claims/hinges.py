@@ -1,7 +1,8 @@
 """Does a claim hang on how it is asked? The same question in two ways that differ in one thing.
 
 The two ways have the same cells in the same order, such as a task and a method. A cell *turns* if
-one way says yes and the other no: then the claim hangs on what differs.
+one way says yes and the other no, and both would as one of all cells at once: then the claim hangs
+on what differs.
 """
 
 from __future__ import annotations
@@ -39,8 +40,12 @@ class Swing:
 
     @property
     def turned(self) -> list[tuple[Cell, Cell]]:
-        """The cells that one way says yes to and the other no."""
-        return [(a, b) for a, b in self.decided if a.judgement != b.judgement]
+        """The cells that one way says yes to and the other no, neither by chance."""
+        return [
+            (a, b)
+            for a, b in self.decided
+            if a.judgement != b.judgement and a.firm(len(self.one)) and b.firm(len(self.one))
+        ]
 
     @property
     def answer(self) -> Literal["yes", "no", "not known"]:

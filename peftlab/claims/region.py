@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pydantic import model_validator
@@ -59,6 +59,25 @@ class Estimate:
             return math.nan
         return (self.high / self.low) ** (POWER / 2)
 
+    def among(self, cells: int) -> Estimate:
+        r"""Return it with an interval that holds for so many cells at once (Bonferroni).
+
+        Each end is :math:`t_{1 - 0.025 / c,\, n - 1} / t_{0.975,\, n - 1}` times as far away, in
+        logarithms for a ratio. An exact number stays; NaN where the value itself is not finite.
+        """
+        if self.n == 0:
+            return self
+        if self.n == 1 or not math.isfinite(self.value) or (self.ratio and self.value <= 0):
+            return replace(self, low=math.nan, high=math.nan)
+        from scipy.stats import t
+
+        further = float(t.ppf(1 - 0.025 / cells, self.n - 1) / t.ppf(0.975, self.n - 1))
+        if self.ratio:
+            ends = (self.value * (end / self.value) ** further for end in (self.low, self.high))
+        else:
+            ends = (self.value + (end - self.value) * further for end in (self.low, self.high))
+        return replace(self, **dict(zip(("low", "high"), ends, strict=True)))
+
     def __str__(self) -> str:
         """Print no more digits than the interval allows."""
         if self.ratio:
@@ -90,9 +109,12 @@ class Region(Strict):
         return self
 
     def judge(self, estimate: Estimate) -> Judgement:
-        """Say whether an estimate's interval lies in the region, outside, or across its edge."""
+        """Say whether an estimate's interval lies in the region, outside, or across its edge.
+
+        One seed or round cannot say how far they vary, and decides nothing.
+        """
         low, high = estimate.low, estimate.high
-        if math.isnan(low) or math.isnan(high):
+        if math.isnan(low) or math.isnan(high) or estimate.n == 1:
             return "undecided"
         if self.equals is not None:
             if low == self.equals == high:

@@ -3,15 +3,17 @@
 A cell is *reproduced* if its interval lies inside the claimed region, *not reproduced* if it lies
 outside, else *undecided*. A claim is
 
-- *partly* reproduced if at least half of its cells are decided, and some say yes and some no;
-- *reproduced* or *not reproduced* if all decided cells agree, and at least half of the cells of
-  each of its checks are decided;
-- *undecided* if fewer are: the records have too little power, or are not all there;
+- *reproduced* or *not reproduced* if all decided cells agree, at least half of the cells of each of
+  its checks are decided, and no other cell's estimate leans the other way;
+- *partly* reproduced if at least half of its cells are decided, some say yes and some no, and of
+  those that are fewer at least one would still do so as one of all cells at once (Bonferroni);
+- *undecided* otherwise: the records have too little power, or are not all there;
 - *open* if there is no record yet, and *out of reach* if, besides, it is said why there cannot be.
 
-Cells that need a GPU count only once they are recorded; those of a check that is *beside* the claim
-are shown and never count. Every interval is one of 95 %, for one cell: of many cells, some miss by
-chance, so that a stray one among many that are undecided must not make a verdict.
+Cells that need a GPU count only once they are recorded, but a claim is not reproduced before all of
+its checks have some. Cells of a check that is *beside* the claim are shown and never count. Every
+interval is one of 95 %, for one cell: of many some miss by chance, and a stray one must not make a
+verdict.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from typing import Any, Literal
 from peftlab.claims.checks import Cell
 from peftlab.claims.evidence import Evidence
 from peftlab.claims.ledger import Claim, Ledger
-from peftlab.claims.region import Estimate, Judgement
+from peftlab.claims.region import Estimate
 
 Verdict = Literal["reproduced", "partly", "not reproduced", "undecided", "open", "out of reach"]
 VERDICTS: tuple[Verdict, ...] = (
@@ -112,27 +114,36 @@ def middle(cells: Iterable[Cell]) -> Estimate | None:
     return Estimate(value, low, high, fewest.n, fewest.over, fewest.ratio)
 
 
-def verdict(checks: Sequence[Sequence[Judgement | None]], out_of_reach: bool = False) -> Verdict:
+def verdict(checks: Sequence[Sequence[Cell]], out_of_reach: bool = False) -> Verdict:
     """Return the verdict on a claim.
 
     Args:
-        checks: The judgements of the cells of each check that counts; None: it has no record yet.
+        checks: The cells of each check that counts; none where all need a GPU and have no record.
         out_of_reach: Whether the claim says why it cannot be tested.
     """
-    cells = [judgement for check in checks for judgement in check]
-    if all(each is None for each in cells):
+    cells = [cell for check in checks for cell in check]
+    if all(cell.estimate is None for cell in cells):
         return "out of reach" if out_of_reach else "open"
-    decided = {each for each in cells if each not in (None, "undecided")}
-    if len(decided) == 2:
-        return "partly" if _decided(cells) >= ENOUGH else "undecided"
+    yes, no = (
+        [cell for cell in cells if cell.judgement == each]
+        for each in ("reproduced", "not reproduced")
+    )
+    if yes and no:
+        fewer = min(len(yes), len(no))
+        rare = [side for side in (yes, no) if len(side) == fewer]
+        firm = all(any(cell.firm(len(cells)) for cell in side) for side in rare)
+        return "partly" if firm and _decided(cells) >= ENOUGH else "undecided"
     if min(_decided(check) for check in checks if check) < ENOUGH:
         return "undecided"
-    return "reproduced" if decided == {"reproduced"} else "not reproduced"
+    against = "not reproduced" if yes else "reproduced"
+    if against in {cell.leaning for cell in cells} or (yes and not all(checks)):
+        return "undecided"
+    return "reproduced" if yes else "not reproduced"
 
 
-def _decided(cells: Sequence[Judgement | None]) -> float:
+def _decided(cells: Sequence[Cell]) -> float:
     """Return the share of cells that say yes or no."""
-    return sum(each not in (None, "undecided") for each in cells) / len(cells)
+    return sum(cell.judgement not in (None, "undecided") for cell in cells) / len(cells)
 
 
 def finding(claim: Claim, ledger: Ledger, evidence: Evidence) -> Finding:
@@ -146,7 +157,7 @@ def finding(claim: Claim, ledger: Ledger, evidence: Evidence) -> Finding:
     encoders = ledger.papers[claim.paper].encoders
     cells = [cell for check in checks for cell in check]
     found = {scope(cell, encoders) for cell in cells if cell.estimate is not None}
-    judged = [[cell.judgement for cell in check if not cell.beside] for check in checks]
+    judged = [found for check, found in zip(claim.checks, checks, strict=True) if not check.beside]
     return Finding(
         claim=claim,
         verdict=verdict(judged, bool(claim.out_of_reach)),

@@ -14,10 +14,26 @@ from peftlab.claims.verdicts import VERDICTS, middle, scope, verdict
 from tests.claims.made import CLAIMS, fill, read, write
 
 YES, NO, TIE = "reproduced", "not reproduced", "undecided"
+#: What an estimate says, to the claim that it is above 0. In the first two by chance, if it is one
+#: of many; in the next two whatever it is one of.
+SAYS = {
+    "yes": (0.1, 4.1),
+    "no": (-4.1, -0.1),
+    "surely": (2.9, 3.1),
+    "surely not": (-3.1, -2.9),
+    "leans": (-1, 2),
+    "leans away": (-2, 1),
+}
 
 
 def between(low: float, high: float, ratio: bool = False) -> Estimate:
     return Estimate((low + high) / 2, low, high, 3, "seeds", ratio)
+
+
+def cell(says: str | None) -> Cell:
+    """A cell of a claim that something is above 0."""
+    found = None if says is None else between(*SAYS[says])
+    return Cell("score", str(says), Region(above=0), found, "tiny", True, (), ("small",))
 
 
 @pytest.mark.parametrize(
@@ -54,28 +70,55 @@ def test_a_region_that_says_nothing_is_refused(region):
 @pytest.mark.parametrize(
     ("checks", "expected"),
     [
-        ([[YES, YES]], "reproduced"),
-        ([[NO, NO]], "not reproduced"),
-        ([[YES, NO]], "partly"),
-        ([[TIE, TIE]], "undecided"),
+        ([["yes", "yes"]], "reproduced"),
+        ([["no", "no"]], "not reproduced"),
+        ([["surely", "surely not"]], "partly"),
+        ([["leans", "leans"]], "undecided"),
         ([[None, None]], "open"),
         ([[]], "open"),
-        ([[YES, None]], "reproduced"),  # half of the cells are enough
-        ([[YES, TIE, None]], "undecided"),
-        ([[YES] * 9, [None]], "undecided"),  # many cells of one check do not settle another
-        ([[YES] * 9, [NO, None, None]], "partly"),
-        ([[YES, TIE], [NO, None]], "partly"),
-        ([[YES, TIE], [NO, None, None]], "undecided"),  # two stray cells are no verdict
-        ([[YES], []], "reproduced"),  # what needs a GPU is not there
+        ([["yes", None]], "reproduced"),  # half of the cells are enough
+        ([["yes", "leans"]], "reproduced"),
+        ([["yes", "yes", "leans away"]], "undecided"),  # what is not shown may still be no
+        ([["no", "no", "leans away"]], "not reproduced"),
+        ([["no", "no", "leans"]], "undecided"),
+        ([["yes", "leans", None]], "undecided"),
+        ([["yes"] * 9, [None]], "undecided"),  # many cells of one check do not settle another
+        ([["yes"] * 9, ["surely not", None, None]], "partly"),
+        ([["yes"] * 9, ["no", None, None]], "undecided"),  # one of eleven is no by chance
+        ([["no"] * 9, ["surely"]], "partly"),
+        ([["no"] * 9, ["yes"]], "undecided"),
+        ([["surely", "leans"], ["surely not", None]], "partly"),
+        ([["surely", "leans"], ["surely not", None, None]], "undecided"),  # too few are decided
+        ([["yes"], []], "undecided"),  # a part that needs a GPU is not there
+        ([["no"], []], "not reproduced"),
     ],
 )
 def test_the_rule(checks, expected):
-    assert verdict(checks) == expected
+    assert verdict([[cell(says) for says in check] for check in checks]) == expected
 
 
 def test_out_of_reach_is_only_what_has_no_record():
-    assert verdict([[None]], out_of_reach=True) == "out of reach"
-    assert verdict([[YES]], out_of_reach=True) == "reproduced"
+    assert verdict([[cell(None)]], out_of_reach=True) == "out of reach"
+    assert verdict([[cell("yes")]], out_of_reach=True) == "reproduced"
+
+
+def test_an_interval_for_many_cells_is_wider_and_an_exact_one_is_not():
+    found = Estimate(2.0, 1.0, 4.0, 3, "seeds", ratio=True)
+    assert found.among(1) == found
+    many = found.among(5)  # t with two degrees of freedom: 9.925 at 0.995, 4.303 at 0.975
+    further = 9.925 / 4.303
+    assert (many.low, many.high) == pytest.approx((2 * 2**-further, 2 * 2**further), rel=1e-3)
+    less = Estimate(0.5, 0.4, 0.7, 3, "seeds").among(5)
+    expected = (0.5 - 0.1 * further, 0.5 + 0.2 * further)
+    assert (less.low, less.high) == pytest.approx(expected, rel=1e-3)
+    assert Estimate.exact(3.0).among(9) == Estimate.exact(3.0)
+    endless = Estimate(math.inf, 1.2, math.inf, 3, "seeds", ratio=True)
+    assert math.isnan(endless.among(2).low)
+
+
+def test_one_seed_decides_nothing():
+    assert Region(above=0).judge(Estimate(1.0, 0.9, 1.1, 1, "examples")) == TIE
+    assert Region(above=0).judge(Estimate(1.0, 0.9, 1.1, 2, "seeds")) == YES
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 1. *Scores.* The experiment whose training rows are nearest to the reader's, all its tasks of that
    size. A method stays unless it is shown to be worse than the best on one of them: the whole 95 %
-   interval of the paired difference lies below minus a margin, and the difference is larger than
-   what training again does, where that is recorded. For several languages the score is the mean
+   interval of the paired difference lies below minus a margin, over more than one seed, and the
+   difference is larger than what training again does, where that is recorded. For several languages the score is the mean
    over those that the model was not trained in.
 2. *Costs.* What stays is ordered by what hurts most, as ratios to full fine-tuning in the nearest
    measured cells. A method ties with the first of its group if their intervals overlap or the
@@ -65,7 +65,7 @@ class Option:
     @property
     def worse(self) -> list[str]:
         """The tasks where it is shown to be worse than the best at all, be it within the margin."""
-        return [task for task, found in self.scores.items() if found.high < 0]
+        return [task for task, found in self.scores.items() if found.n > 1 and found.high < 0]
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def _why(option: Option, needs: Needs, margin: float, noise: Mapping[str, float]
     worse = [
         name
         for name, found in option.scores.items()
-        if found.high < -margin and -found.estimate > noise.get(name, 0.0)
+        if found.n > 1 and found.high < -margin and -found.estimate > noise.get(name, 0.0)
     ]
     if worse:
         return f"worse than the best on {', '.join(worse)}"
@@ -240,7 +240,7 @@ def _difference(interval: Interval | None) -> str:
     if interval.low == interval.high == 0:
         return "the best"
     told = f"{interval.estimate:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
-    return f"{told}, worse" if interval.high < 0 else told
+    return f"{told}, worse" if interval.n > 1 and interval.high < 0 else told
 
 
 def _ratio(ratio: Ratio | None) -> str:

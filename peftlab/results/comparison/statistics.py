@@ -1,8 +1,9 @@
 """What may be said from a few seeds and a finite test set: means, intervals, differences, ties.
 
 Another seed could have been drawn, and other test examples: an interval is over both, which are
-paired between the two methods that are compared. Every interval is for one comparison; a table with
-many of them holds some that miss by chance.
+paired between the two methods that are compared. All seeds of a task share one draw of its training
+rows and the rate that was chosen on them: an interval speaks of these. Every interval is for one
+comparison; a table with many of them holds some that miss by chance.
 """
 
 from __future__ import annotations
