@@ -3,8 +3,8 @@
 1. *Scores.* The experiment whose training rows are nearest to the reader's, all its tasks of that
    size. A method stays unless it is shown to be worse than the best on one of them: the whole 95 %
    interval of the paired difference lies below minus a margin, over more than one seed, and the
-   difference is larger than what training again does, where that is recorded. For several languages the score is the mean
-   over those that the model was not trained in.
+   difference is larger than what training again does, where that is recorded. For several
+   languages the score is the mean over those that the model was not trained in.
 2. *Costs.* What stays is ordered by what hurts most, as ratios to full fine-tuning in the nearest
    measured cells. A method ties with the first of its group if their intervals overlap or the
    ratios differ by less than :data:`SAME`; ties share a rank unless the next thing that hurts tells
