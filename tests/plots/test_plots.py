@@ -109,8 +109,8 @@ def test_the_page_shows_both_themes_with_alt_text_and_the_table(plot):
 def test_a_narrow_page_scrolls_a_figure_whose_letters_would_get_too_small(plot):
     text = plot._repr_html_()
     assert '<figure style="overflow-x: auto">' in text
-    least = {float(x) for x in re.findall(r"min-width: min\((.+?)in, 34rem\)", text)}
-    assert least == {pytest.approx(0.75 * plot.figure.get_size_inches()[0], rel=1e-2)}
+    (least,) = {float(x) for x in re.findall(r"min-width: min\((.+?)in, 34rem\)", text)}
+    assert least == pytest.approx(0.75 * plot.figure.get_size_inches()[0], rel=1e-2)
 
 
 def test_the_same_records_give_the_same_drawing(request, plot):
