@@ -1,10 +1,11 @@
 """Which method for which needs: a ranking by one stated rule, from records alone.
 
 1. *Scores.* The experiment whose training rows are nearest to the reader's, all its tasks of that
-   size. A method stays unless it is shown to be worse than the best on one of them: the whole 95 %
-   interval of the paired difference lies below minus a margin, over more than one seed, and the
-   difference is larger than what training again does, where that is recorded. For several
-   languages the score is the mean over those that the model was not trained in.
+   size. A method stays unless on one of them it is shown to be worse than the best, by more than a
+   margin: the whole 95 % interval of the paired difference lies below 0, over more than one seed,
+   and the difference itself is larger than the margin and than what training again does, where
+   that is recorded. For several languages the score is the mean over those that the model was
+   not trained in.
 2. *Costs.* What stays is ordered by what hurts most, as ratios to full fine-tuning in the nearest
    measured cells. A method ties with the first of its group if their intervals overlap or the
    ratios differ by less than :data:`SAME`; ties share a rank unless the next thing that hurts tells
@@ -132,7 +133,7 @@ def choose(
         records: Of experiments on tasks that are not generated, all rates and seeds.
         costs: Measured cells of training and inference.
         needs: The reader's.
-        margin: A method that is worse by no more than this is as good.
+        margin: A difference that is no larger keeps nobody out.
         floors: See :func:`peftlab.results.comparison.noise.floors`: a difference that is no larger
             than the floor of its place is none.
     """
@@ -207,7 +208,7 @@ def _why(option: Option, needs: Needs, margin: float, noise: Mapping[str, float]
     worse = [
         name
         for name, found in option.scores.items()
-        if found.n > 1 and found.high < -margin and -found.estimate > noise.get(name, 0.0)
+        if name in option.worse and -found.estimate > max(margin, noise.get(name, 0.0))
     ]
     if worse:
         return f"worse than the best on {', '.join(worse)}"
