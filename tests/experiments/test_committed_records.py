@@ -48,6 +48,12 @@ CELL_BY_CELL = {"prompt-unipelt"}
 #: The pocket encoder does not solve this with held-out words, as its records say.
 UNSOLVED = {"pocket/paraphrase"}
 
+#: Left at the majority class by a learning rate that a paper prescribes: a finding that is reported.
+UNLEARNED = {
+    ("adaptable-released", "glue/qqp", "pfeiffer-16"),
+    ("adaptable-released", "glue/qqp", "adaptable"),
+}
+
 
 def records(name: str) -> list[Record]:
     return STORE.load_all(name)
@@ -85,11 +91,13 @@ def test_what_is_trained_beats_the_majority_class(name):
     """
     table = summarise(r for r in records(name) if r.sizes is None or r.sizes.train >= 100)
     table = table[~table["random_weights"] & ~table["task"].isin(UNSOLVED)]
-    for _, cells in table.groupby(["encoder", "task"]):
+    unlearned = set()
+    for (_, task), cells in table.groupby(["encoder", "task"]):
         majority = cells[cells["method"] == "majority"]["mean"]
         trained = cells[~cells["method"].isin({"majority", *PROBES})]
         for score in majority:
-            assert (trained["mean"] > score).all(), trained
+            unlearned |= {(name, task, m) for m in trained[trained["mean"] <= score]["method"]}
+    assert unlearned == {cell for cell in UNLEARNED if cell[0] == name}
 
 
 def test_full_fine_tuning_on_sst2_is_where_it_should_be():
