@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from peftlab.results.comparison.noise import POWER
+from peftlab.results.comparison.noise import power
 from peftlab.results.comparison.statistics import Interval
 from peftlab.results.records.run import Strict
 from peftlab.timing.intervals import Ratio, with_interval
@@ -49,15 +49,18 @@ class Estimate:
     def detectable(self) -> float:
         """The effect that would have been seen with a probability of 0.8.
 
-        A difference from the bound of a region, or a factor: (z₀.₉₇₅ + z₀.₈) / z₀.₉₇₅ times half
-        the width of the interval, in logarithms for a ratio; see
-        :mod:`peftlab.results.comparison.noise`.
+        A difference from the bound of a region, or a factor:
+        :func:`~peftlab.results.comparison.noise.power` times half the width of the interval, in
+        logarithms for a ratio. 0 for an exact number, NaN where there is no interval.
         """
-        if not self.ratio:
-            return POWER * (self.high - self.low) / 2
-        if not 0 < self.low <= self.high:
+        if self.n == 0:
+            return 0.0
+        if not math.isfinite(self.low + self.high) or (self.ratio and self.low <= 0):
             return math.nan
-        return (self.high / self.low) ** (POWER / 2)
+        factor = power(self.n, self.over) / 2
+        if self.ratio:
+            return (self.high / self.low) ** factor
+        return factor * (self.high - self.low)
 
     def among(self, cells: int) -> Estimate:
         r"""Return it with an interval that holds for so many cells at once (Bonferroni).

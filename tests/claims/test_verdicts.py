@@ -11,6 +11,7 @@ from peftlab.claims import Estimate, Region, findings
 from peftlab.claims.checks import Cell
 from peftlab.claims.tables import cell_table, claim_table, commands, ours, text
 from peftlab.claims.verdicts import VERDICTS, middle, scope, verdict
+from peftlab.results.comparison.noise import power
 from tests.claims.made import CLAIMS, fill, read, write
 
 YES, NO, TIE = "reproduced", "not reproduced", "undecided"
@@ -283,7 +284,9 @@ def test_the_scope_is_computed(tmp_path):
 
 
 def test_power_is_that_of_the_interval():
-    # half-width 0.02: a difference of 0.02 is seen every second time, 0.0286 four of five times
-    assert between(-0.02, 0.02).detectable == pytest.approx(0.02 * 2.8016 / 1.96)
-    assert between(0.5, 2, ratio=True).detectable == pytest.approx(2 ** (2.8016 / 1.96))
+    # half-width 0.02: a difference of 0.02 is seen every second time, of 0.032 four of five times
+    assert between(-0.02, 0.02).detectable == pytest.approx(0.02 * power(3, "seeds"))
+    assert between(0.5, 2, ratio=True).detectable == pytest.approx(2 ** power(3, "seeds"))
     assert Estimate.exact(3).detectable == 0
+    assert math.isnan(between(0.5, math.inf, ratio=True).detectable)
+    assert math.isnan(between(0, 2, ratio=True).detectable)

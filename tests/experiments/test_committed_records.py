@@ -48,7 +48,7 @@ CELL_BY_CELL = {"prompt-unipelt"}
 #: The pocket encoder does not solve this with held-out words, as its records say.
 UNSOLVED = {"pocket/paraphrase"}
 
-#: Left at the majority class by a learning rate that a paper prescribes: a finding that is reported.
+#: Left at the majority class by the learning rate of a released code: a finding, told in the book.
 UNLEARNED = {
     ("adaptable-released", "glue/qqp", "pfeiffer-16"),
     ("adaptable-released", "glue/qqp", "adaptable"),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import t
 
 from peftlab.errors import RecordError
-from peftlab.results.comparison.noise import floors, noise
+from peftlab.results.comparison.noise import floors, noise, power
 from peftlab.results.comparison.statistics import summarise
 from tests.results.made import record
 
@@ -43,6 +44,22 @@ def test_without_noise_between_seeds_false_alarms_are_rare():
     assert found.false_alarms <= 0.1
     # what is seen in four of five comparisons is more than what chance does in one of twenty
     assert found.detectable > found.floor
+
+
+@pytest.mark.parametrize("n", [2, 3, 6])
+def test_power_is_how_often_a_true_difference_is_seen(n):
+    """Simulated: of differences so large as the median interval could have shown, 80 % are seen."""
+    random = np.random.default_rng(n)
+    drawn = random.normal(size=(40_000, n))
+    half = t.ppf(0.975, n - 1) * drawn.std(axis=1, ddof=1) / n**0.5
+    true = power(n, "seeds") * np.median(half)
+    assert np.mean(np.abs(drawn.mean(axis=1) + true) > half) == pytest.approx(0.8, abs=0.01)
+
+
+def test_with_many_seeds_or_examples_power_is_that_of_a_normal():
+    normal = (1.9600 + 0.8416) / 1.9600
+    assert power(1, "examples") == pytest.approx(normal, abs=1e-3)
+    assert power(2000, "seeds") == pytest.approx(normal, abs=1e-3)
 
 
 def test_equal_runs_have_no_noise():
