@@ -43,9 +43,10 @@ class Trained(OfExperiment):
         refuse_pocket(self.tasks)
         places = evidence.papers(self.experiment, self.tasks, self.rows)
         if not any({*self.labels} <= groups.keys() for _, groups in places):
+            rows = "" if self.rows is None else f" with {self.rows} train rows"
             raise SettingsError(
-                f"A check on {self.experiment!r} compares nothing: no task there has {self.rows} "
-                f"train rows and the methods {', '.join(self.labels)}."
+                f"A check on {self.experiment!r} compares nothing: no task there but made ones"
+                f"{rows} has the methods {', '.join(self.labels)}."
             )
 
     def cells(self, evidence: Evidence) -> Iterator[Cell]:
