@@ -27,6 +27,7 @@ from peftlab.timing.intervals import Ratio
 Counted = Literal["trainable", "stored", "inference"]
 Unit = Literal["seconds", "flops", "trainer flops"]
 ONE = Estimate.exact(1.0, ratio=True)
+NO_SEED = "The runs share no seed: run both at the same seeds."
 #: FLOPs of a step by name of the convention.
 FLOPS: dict[str, Callable[[Flops], int | None]] = {
     "flops": lambda flops: flops.expected,
@@ -148,7 +149,7 @@ def seed_ratio(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Estima
     """Return the geometric mean over the seeds that both have, with its interval."""
     ratios = [value / theirs[seed] for seed, value in ours.items() if seed in theirs]
     if not ratios:
-        raise RecordError("The runs share no seed: run both at the same seeds.")
+        raise RecordError(NO_SEED)
     return Estimate(*geometric_mean(ratios), len(ratios), "seeds", ratio=True)
 
 
@@ -174,6 +175,9 @@ def size_ratio(ours: Runs, theirs: Runs, of: Counted) -> Estimate:
     """Return the recorded number of parameters of one method over that of another.
 
     Over seeds, where they differ: as where the layers were selected by a run each.
+
+    Raises:
+        RecordError: They share no seed.
     """
     right = {r.settings.seed: r for r in theirs}
     ratios = [
@@ -181,6 +185,8 @@ def size_ratio(ours: Runs, theirs: Runs, of: Counted) -> Estimate:
         for r in ours
         if r.settings.seed in right
     ]
+    if not ratios:
+        raise RecordError(NO_SEED)
     if len(set(ratios)) == 1:
         return Estimate.exact(ratios[0], ratio=True)
     found = seed_interval(ratios)

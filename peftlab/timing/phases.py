@@ -7,8 +7,7 @@ code use :mod:`peftlab.timing.compare`.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
 
@@ -22,7 +21,6 @@ class Phases:
     ``total = Σ phases``: every moment belongs to exactly one phase, the innermost open one.
 
     Args:
-        previous: What :meth:`seconds` returned before an interruption; counting goes on from it.
         synchronize: Called at both edges of a phase, so that work queued on a GPU is counted where
             it was ordered, for example ``torch.cuda.synchronize``.
         clock: Monotonic, in seconds.
@@ -37,13 +35,11 @@ class Phases:
 
     def __init__(
         self,
-        previous: Mapping[str, float] | None = None,
         *,
         synchronize: Callable[[], object] | None = None,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
-        self._spent = {k: v for k, v in (previous or {}).items() if k != TOTAL}
-        self._before = math.fsum(self._spent.values())
+        self._spent: dict[str, float] = {}
         self._synchronize = synchronize
         self._clock = clock
         self._open = [OTHER]
@@ -65,7 +61,7 @@ class Phases:
     def seconds(self) -> dict[str, float]:
         """Return seconds by phase up to now, and their ``total``."""
         self._charge()
-        return self._spent | {TOTAL: self._before + self._mark - self._start}
+        return self._spent | {TOTAL: self._mark - self._start}
 
     def _charge(self) -> None:
         """Give the time since the last edge to the innermost open phase."""

@@ -20,6 +20,16 @@ methods = { full = "full", lora-8 = "lora-8", other = "pfeiffer-16" }
 seeds = [0, 1, 2]
 tuning = { learning_rates = [1e-3] }
 """
+#: A cost experiment beside it.
+COST = """
+name = "price"
+kind = "cost"
+question = "What does it cost?"
+encoders = ["minilm-l6"]
+cells = [[1, 8], [2, 8]]
+modes = ["train", "inference"]
+methods = { full = "full", lora-8 = "lora-8" }
+"""
 CLAIMS = """
 [papers.one]
 title = "One"

@@ -15,22 +15,13 @@ from peftlab.claims.ledger import FILE
 from peftlab.claims.verdicts import VERDICTS
 from peftlab.cli import main
 from peftlab.errors import PeftlabError
-from tests.claims.made import CLAIMS, EXPERIMENT, SMALL, fill, hinge, read, write
+from tests.claims.made import CLAIMS, COST, EXPERIMENT, SMALL, fill, hinge, read, write
 
 BOOK = Path(__file__).parents[2] / "book"
-#: Joint tasks in the experiment, and a cost experiment beside it.
+#: Joint tasks in the experiment.
 JOINT = EXPERIMENT.replace(
     "tasks = [", 'tasks = [{ name = "both", of = ["glue/sst2", "pocket/nli"] }, "pocket/nli", '
 )
-COST = """
-name = "price"
-kind = "cost"
-question = "What does it cost?"
-encoders = ["minilm-l6"]
-cells = [[1, 8], [2, 8]]
-modes = ["train", "inference"]
-methods = { full = "full", lora-8 = "lora-8" }
-"""
 
 
 def check(text: str) -> str:

@@ -86,6 +86,21 @@ def test_an_inference_cell_has_merged_methods(settings):
     assert "gradient" not in text(record)
 
 
+@pytest.mark.parametrize(("mode", "window"), [("train", None), ("inference", 0.0)])
+def test_each_forward_pass_is_a_sample_of_its_own(settings, monkeypatch, mode, window):
+    asked = []
+    timed = measure.__globals__["cost"]
+
+    def noted(*given, **options):
+        asked.append(options.get("window_seconds"))
+        return timed(*given, **options)
+
+    monkeypatch.setitem(measure.__globals__, "cost", noted)
+    record = measure(settings(mode=mode), QUICK)
+    assert asked[0] == window
+    assert mode == "train" or {each.calls for each in record.candidates.values()} == {1}
+
+
 def test_on_the_meta_device_flops_are_counted_and_nothing_is_timed():
     record = measure(
         CostSettings(encoder="minilm-l6", batch=2, length=16, methods=METHODS, device="meta")

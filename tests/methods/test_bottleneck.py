@@ -66,6 +66,16 @@ def test_equations(activation, scale):
     assert torch.allclose(part(z), z + by_hand(part, before), atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [HoulsbyPart, PfeifferPart, ParallelPart])
+def test_dropout_is_on_the_bottleneck_and_only_in_training(kind):
+    part, h, x, norm = drawn(kind(8, 3, dropout=0.5))
+    whole = part.eval()(h, x, norm) - h
+    kept = part.train()(h, x, norm) - h
+    zero = kept.abs() < 1e-6
+    assert 0.2 < zero.float().mean() < 0.8
+    assert torch.allclose(kept[~zero], 2 * whole[~zero], atol=1e-4)
+
+
 @pytest.mark.parametrize("placement", PARTS)
 def test_a_gate_multiplies_the_bottleneck_alone(placement):
     """The gate reads z before any LayerNorm of the adapter's own."""

@@ -81,6 +81,19 @@ def test_where_the_bottleneck_reads(placement):
     assert torch.allclose(part(h, x, norm), wanted, rtol=1e-4, atol=1e-3)
 
 
+def test_dropout_is_on_the_bottleneck_and_only_in_training():
+    torch.manual_seed(0)
+    part = CompacterPart(64, 4, pl.Compacter(dropout=0.5), Rule(4), owns=True)
+    with torch.no_grad():
+        for parameter in part.parameters():
+            parameter.normal_()
+    h, x, norm = torch.zeros(2, 3, 64), torch.randn(2, 3, 64), torch.nn.LayerNorm(64)
+    whole, kept = part.eval()(h, x, norm), part.train()(h, x, norm)
+    zero = kept == 0
+    assert 0.3 < zero.float().mean() < 0.7
+    assert torch.allclose(kept[~zero], 2 * whole[~zero], rtol=1e-4)
+
+
 def test_it_costs_less_than_the_formed_matrix():
     phm, _ = random_phm(768, 24, 4, 1)
     x = torch.randn(10, 768, dtype=torch.float64)

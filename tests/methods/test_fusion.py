@@ -76,6 +76,12 @@ def test_dropout_is_on_the_scores():
     assert all(((weights - p).abs().amax(-1) <= 1e-5).any() for p in possible)
 
 
+def test_members_drop_nothing():
+    members = [PfeifferPart(8, 3, dropout=0.5) for _ in range(2)]
+    part, z = FusionPart(members, 8, dropout=0.0, regularization=0.01).train(), torch.randn(2, 5, 8)
+    assert torch.equal(part.attend(z)[1], part.attend(z)[1])
+
+
 def test_start():
     part = FusionPart([PfeifferPart(64, 4) for _ in range(2)], 64, 0.1, 0.01)
     assert torch.equal(part.value.weight.diagonal(), torch.ones(64))

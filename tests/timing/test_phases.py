@@ -41,13 +41,6 @@ def test_time_in_a_failing_phase_counts(clock):
     assert phases.seconds() == {"train": 3, "other": 1, "total": 4}
 
 
-def test_an_interrupted_run_counts_on(clock):
-    phases = Phases(previous={"train": 5.0, "other": 1.0, "total": 6.0}, clock=clock)
-    with phases("train"):
-        clock.now += 2
-    assert phases.seconds() == {"train": 7, "other": 1, "total": 8}
-
-
 def test_synchronises_at_both_edges(clock):
     edges = []
     phases = Phases(synchronize=lambda: edges.append(clock.now), clock=clock)

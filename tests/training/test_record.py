@@ -1,4 +1,4 @@
-"""What a run says of itself afterwards: the score that chose, what was computed, how long it took."""
+"""What a run says of itself: the score that chose, what was computed, how long it took."""
 
 from __future__ import annotations
 

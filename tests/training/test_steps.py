@@ -1,4 +1,4 @@
-"""What a step is: which rows, which noise, which products, how large; and what comes after which."""
+"""What a step is: its rows, its noise, its products, its size; and what comes after which step."""
 
 from __future__ import annotations
 

@@ -72,6 +72,16 @@ def test_what_hurts_orders_and_ties_share_a_rank() -> None:
     assert [each.method for each in choice.options][-1] == "slow"
 
 
+def test_memory_is_that_of_the_method_over_full() -> None:
+    made = cost()
+    lora = made.candidates["lora"]
+    less = lora.model_copy(update={"memory": lora.memory | {"total": 2 * 10**6}})
+    made = made.model_copy(update={"candidates": made.candidates | {"lora": less}})
+    choice = choose(EQUAL, [made], Needs(rows=100, hurts=["memory"]))
+    assert option(choice, "lora").ratios["memory"].ratio == 0.4
+    assert [each.method for each in choice.first] == ["lora"]
+
+
 def test_the_next_thing_that_hurts_tells_ties_apart() -> None:
     choice = choose(EQUAL, [cost()], Needs(rows=100, tasks=10, hurts=["time", "storage"]))
     assert {k: v for k, v in ranks(choice).items() if v} == {

@@ -43,3 +43,15 @@ def test_what_was_measured_stands_there_and_the_rest_is_missing():
     assert step["full"].item() == "1"
     assert table[table["property"] == MEMORY]["lora"].item() == "5 MB"
     assert table[table["property"] == FORWARD]["lora"].item() == NOTHING
+
+
+def test_a_forward_pass_has_its_median_and_95th_percentile():
+    made = cost_record(1, mode="inference")
+    seconds = [n / 1000 for n in range(1, 102)]
+    candidates = {
+        label: each.model_copy(update={"seconds": seconds})
+        for label, each in made.candidates.items()
+    }
+    made = made.model_copy(update={"candidates": candidates})
+    table = card(grid(), "lora", costs=[made])
+    assert table[table["property"] == FORWARD]["lora"].item() == "51 ms, 96 ms"

@@ -43,7 +43,18 @@ def test_without_noise_between_seeds_false_alarms_are_rare():
     found = noise(runs(0.0), draws=100)
     assert found.false_alarms <= 0.1
     # what is seen in four of five comparisons is more than what chance does in one of twenty
-    assert found.detectable > found.floor
+    assert 2 < found.detectable / found.floor < 5  # about 3.8; 7.5 with whole widths
+
+
+def test_the_floor_is_what_95_of_100_differences_do_not_exceed():
+    """One run of many is odd: it is in one of 15 pairs of 30 runs, and in one of 30 of 60."""
+
+    def floor(count):
+        made = [record("full", seed=s, accuracy=0.8 + 0.1 * (s == 0)) for s in range(count)]
+        return floors(made, seeds=1, draws=4000)["tiny", "toy", 200]
+
+    assert floor(30) == pytest.approx(0.1)
+    assert floor(60) == 0
 
 
 @pytest.mark.parametrize("n", [2, 3, 6])
