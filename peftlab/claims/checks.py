@@ -1,7 +1,8 @@
 """What all checks of a claim have in common.
 
 A check is one question to many *cells*, such as a task and a method; each cell has an estimate, or
-none yet. The kinds of check are in :mod:`peftlab.claims.trained` and :mod:`peftlab.claims.priced`.
+none yet. The kinds of check are in :mod:`peftlab.claims.trained`, :mod:`peftlab.claims.built` and
+:mod:`peftlab.claims.priced`.
 """
 
 from __future__ import annotations

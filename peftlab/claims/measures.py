@@ -17,7 +17,7 @@ from peftlab.encoders import shape
 from peftlab.errors import RecordError
 from peftlab.results.comparison import curves, step_price
 from peftlab.results.comparison.curves import Runs
-from peftlab.results.comparison.statistics import difference, geometric_mean, seed_interval
+from peftlab.results.comparison.statistics import difference, geometric_mean
 from peftlab.results.records.costs import CostRecord, Flops
 from peftlab.results.records.run import Record
 from peftlab.results.transfer import retention
@@ -42,8 +42,17 @@ def score_difference(ours: Runs, theirs: Runs, metric: str | None = None) -> Est
         ours: Runs of a cell.
         theirs: Of another cell of the same task.
         metric: By default the main one; the rates were chosen by that in any case.
+
+    Raises:
+        RecordError: A run has no such metric, or they share no seed.
     """
     if metric is not None:
+        for run in (*ours, *theirs):
+            if metric not in run.metrics["test"]:
+                raise RecordError(
+                    f"The run {run.id} of {run.experiment!r} has no {metric!r}: choose among "
+                    f"{', '.join(run.metrics['test'])}."
+                )
         ours, theirs = ([r.replaced(main_metric=metric) for r in runs] for runs in (ours, theirs))
     return Estimate.of(difference(ours, theirs))
 
@@ -189,8 +198,7 @@ def size_ratio(ours: Runs, theirs: Runs, of: Counted) -> Estimate:
         raise RecordError(NO_SEED)
     if len(set(ratios)) == 1:
         return Estimate.exact(ratios[0], ratio=True)
-    found = seed_interval(ratios)
-    return Estimate(found.estimate, found.low, found.high, found.n, found.over, ratio=True)
+    return Estimate(*geometric_mean(ratios), len(ratios), "seeds", ratio=True)
 
 
 def _flops(cost: CostRecord, label: str, what: str) -> int:

@@ -58,7 +58,10 @@ class StepRatio(OfExperiment):
             if not records:
                 yield self._cell(name, encoder, None, ())
             for record in records:
-                estimate = measures.step_ratio(record, label, str(self.against), self.of)
+                failed = {label, str(self.against)} & record.errors.keys()
+                estimate = None
+                if not failed:  # one that does not fit has no cost, and stops no other
+                    estimate = measures.step_ratio(record, label, str(self.against), self.of)
                 yield self._cell(name, encoder, estimate, {record.id})
 
 

@@ -139,7 +139,7 @@ def counted(findings: Iterable[Finding]) -> dict[str, int]:
 
 
 def commands(found: Finding, ledger: Ledger) -> list[str]:
-    """Return the commands that would add cells to a claim, each with what it takes."""
+    """Return the commands that would say more of a claim, each with what it takes."""
     return [
         f"peftlab run book/experiments/{name}.toml  ({ledger.experiments[name]})"
         for name in found.missing

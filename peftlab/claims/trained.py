@@ -88,8 +88,11 @@ class TransferDifference(Trained):
     def verify(self, evidence: Evidence) -> None:
         """Check the names, and that there are other languages."""
         super().verify(evidence)
-        for task in self._planned(evidence).tasks:
-            if task.name in (self.tasks or [task.name]) and not task.transfer:
+        planned = self._planned(evidence)
+        for task in planned.tasks:
+            asked = task.name in self.tasks if self.tasks else not task.of
+            tested = planned.transfer if task.transfer is None else task.transfer
+            if asked and not tested:
                 raise SettingsError(
                     f"A check on {self.experiment!r} compares transfer, but its task {task.name!r} "
                     "has none: give it transfer tasks, or name others in tasks."
@@ -165,6 +168,11 @@ class RunRatio(Trained):
     def _estimate(
         self, evidence: Evidence, groups: Groups, ours: list[Record], theirs: list[Record]
     ) -> Estimate | None:
+        control: list[Record] = []
+        if self.until == "stop" and self.waits:
+            control = groups.get(self.waits, [])
+            if not control:  # without it the rule would be another
+                return None
         step = measures.ONE
         if self.cost is not None:
             wanted = evidence.measured(self.cost).cells[0] if self.cell is None else self.cell
@@ -180,7 +188,7 @@ class RunRatio(Trained):
             if label != against:
                 step = measures.step_ratio(cost, label, against, self.unit)
         if self.until == "stop":
-            reach = curves.to_stop(self.patience, groups.get(self.waits, []))
+            reach = curves.to_stop(self.patience, control)
         else:
             reach = curves.to_target(theirs, self.slack)
         return measures.run_ratio(ours, theirs, reach, step)

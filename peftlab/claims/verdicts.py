@@ -53,7 +53,7 @@ class Finding:
         verdict: By the rule of this file.
         scopes: Of the cells with an estimate.
         cells: All of them; those of a GPU without records are left out.
-        missing: Experiments that are not recorded to the end and would add cells.
+        missing: Experiments of the claim that are not recorded to the end.
     """
 
     claim: Claim

@@ -27,12 +27,16 @@ from peftlab.experiments.entries import TaskEntry
 from peftlab.methods.adaptable import Adaptable
 from peftlab.methods.finetuning import Full, HeadOnly
 from peftlab.methods.focused import AdaptableFocused
+from peftlab.methods.fusion import AdapterFusion
+from peftlab.methods.madx import TaskAdapter
 from peftlab.results.records.run import Entry, RunSettings, Strict, named
 
 #: Where a run's ``model_options`` name, by id, the runs that its model was built from.
 USES = "uses"
 #: What a model can be built from; each run takes one of them.
 KINDS = ("language", "fuse", "start", "layers")
+#: The method that can be built from a kind.
+TAKES = {"language": TaskAdapter, "fuse": AdapterFusion}
 #: Where the ids stand.
 LINKS = (*KINDS, "languages")
 
@@ -142,8 +146,15 @@ def check(owner: str, method: Entry, uses: Uses, earlier: Mapping[str, Earlier])
             raise unknown("earlier run in this experiment", label, earlier)
     if uses.start is not None:
         _check_start(owner, uses.start, earlier[uses.start])
+    ours = methods.get(method)
+    for kind, of in TAKES.items():
+        if getattr(uses, kind) and not isinstance(ours, of):
+            raise SettingsError(
+                f"{owner!r} uses {kind}, but its method {ours.name!r} cannot: give it the method "
+                f"{of.name!r}."
+            )
     if uses.layers is not None:
-        theirs, ours = methods.get(earlier[uses.layers].method), methods.get(method)
+        theirs = methods.get(earlier[uses.layers].method)
         if not isinstance(theirs, Adaptable):
             raise SettingsError(
                 f"{owner!r} takes the layers that {uses.layers!r} selects, but its method "

@@ -10,7 +10,7 @@ from peftlab.plots.costs import memory, step_parts, step_time, surface
 from peftlab.plots.languages import language_map, language_trade_off
 from peftlab.plots.overview import overview
 from peftlab.plots.page import Plot
-from peftlab.plots.quality import learning_rates, scores, trade_off, transfer
+from peftlab.plots.quality import learning_rates, scores, transfer
 from peftlab.plots.runs import learning_curves, phases
 from peftlab.plots.targets import ratios_to_target, validation_loss
 from peftlab.plots.versus import differences
@@ -32,7 +32,6 @@ __all__ = [
     "step_parts",
     "step_time",
     "surface",
-    "trade_off",
     "transfer",
     "validation_loss",
 ]

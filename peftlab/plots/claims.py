@@ -39,7 +39,7 @@ class Walk:
         words: What is claimed, tested and found: heading → text.
         checks: One row a check: how its cells are judged, and what they could have shown.
         plot: The cells; None: none is recorded.
-        commands: What would add cells.
+        commands: What would say more.
     """
 
     words: dict[str, str]
@@ -59,7 +59,7 @@ class Walk:
             parts.append(self.plot._repr_html_())
         if self.commands:
             lines = html.escape("\n".join(self.commands))
-            parts.append(f"<p><strong>What would add cells:</strong></p><pre>{lines}</pre>")
+            parts.append(f"<p><strong>What would say more:</strong></p><pre>{lines}</pre>")
         return "\n".join(parts)
 
 

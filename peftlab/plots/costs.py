@@ -35,8 +35,8 @@ def step_time(records: Sequence[CostRecord], without: Collection[str] = ()) -> P
 
     Returns:
         One row a method: the measured ratio with its 95 % interval, filled where the interval does
-        not hold 1; a vertical tick where the ratio of counted FLOPs lies. The grey band is the
-        interval of the baseline against itself.
+        not hold 1; a vertical tick where the ratio of FLOPs lies, by the closed form. The grey band
+        is the interval of the baseline against itself.
 
     Raises:
         RecordError: Nothing was timed, or the records have several baselines.

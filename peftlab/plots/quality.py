@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,12 +15,6 @@ from peftlab.plots.page import Plot
 from peftlab.results.comparison.selection import cell_of, selected
 from peftlab.results.comparison.statistics import summarise
 from peftlab.results.records.run import Record
-
-NAMES = {
-    "trainable": "trainable parameters of the method",
-    "stored": "parameters stored for the method",
-    "inference": "parameters that the unmerged method adds at inference",
-}
 
 
 def scores(records: Sequence[Record], baseline: str = "full", split: str = "test") -> Plot:
@@ -72,58 +66,11 @@ def scores(records: Sequence[Record], baseline: str = "full", split: str = "test
     return page.plot(draw, table, f"Mean score by method, with interval. {said}.", *size)
 
 
-def trade_off(
-    records: Sequence[Record],
-    cost: Literal["trainable", "stored", "inference"] = "trainable",
-    split: str = "test",
-) -> Plot:
-    """Draw score against a number of parameters, methods as points with 95 % intervals.
-
-    Args:
-        records: Of an experiment.
-        cost: The count on the horizontal axis; methods with none of it stand at its left end.
-        split: Split or transfer task.
-    """
-    table = _summary(records, "full", split).dropna(subset=[cost])
-
-    def draw(figure: Figure, theme: dict[str, Any]) -> None:
-        panels = page.panels(table)
-        axes = page.panel_axes(figure, len(panels))
-        for axis, (where, part) in zip(axes, panels, strict=True):
-            styles = page.styles(list(part["method"]))
-            for line in part.itertuples():
-                colour, marker = styles[line.method]
-                below, above = line.mean - line.low, line.high - line.mean
-                bars = [[below], [above]] if np.isfinite(below) else None
-                axis.errorbar(
-                    getattr(line, cost),
-                    line.mean,
-                    yerr=bars,
-                    fmt=marker,
-                    color=colour,
-                    capsize=3,
-                    label=line.method,
-                )
-            axis.set_xscale("symlog", linthresh=1000)
-            axis.set_xlabel(f"{NAMES[cost]} (log scale)")
-            axis.set_ylabel(f"{page.metric(part)}, {split}")
-            axis.set_title(page.title(*where))
-            axis.legend(fontsize="small")
-
-    said = "; ".join(
-        f"{line.task}, {line.method}: {getattr(line, cost):,.0f} parameters, {line.mean:.3f}"
-        for line in table.itertuples()
-    )
-    alt = f"Score against {NAMES[cost]}. {said}."
-    size = page.panel_size(len(page.panels(table)), 4.4, 3.6)
-    return page.plot(draw, table, alt, *size)
-
-
 def learning_rates(records: Sequence[Record]) -> Plot:
     """Draw what tuning saw: the development score at each learning rate.
 
     Args:
-        records: Of an experiment; of each cell the seed with most rates is drawn.
+        records: Of an experiment; the seed with most rates is drawn.
     """
     rows = [
         {

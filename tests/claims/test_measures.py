@@ -21,13 +21,16 @@ def test_a_check_of_runs_counts_seeds_and_waits_if_told():
         "head": [record("head", accuracy=0.9)],
         "full": [run := curve_run("full", 0, [0.5, 0.4, 0.6])],
     }
-    for waits, known in ((None, True), ("majority", True), ("head", False), ("", True)):
+    for waits, known in ((None, 1), ("majority", 1), ("head", 0), ("", 1), ("missing", None)):
         check = RunRatio.model_validate(
             {"measure": "run ratio", "what": "steps", "experiment": "made", "methods": ["full"]}
             | {"until": "stop", "unit": "steps", "patience": 1, "claimed": {"above": 1}}
             | ({} if waits is None else {"waits": waits})
         )
         found = check._estimate(Evidence("", ""), groups, [run], [run])
+        if known is None:  # its control is not recorded: another rule is no answer
+            assert found is None
+            continue
         assert found is not None
         assert math.isfinite(found.value) == known
         assert (found.n, found.over) == (1, "seeds")
@@ -103,6 +106,8 @@ def test_another_metric_is_over_seeds():
     found = m.score_difference(ours, theirs, "macro_f1")
     assert found.value == pytest.approx(0.1)
     assert found.over == "seeds"
+    with pytest.raises(RecordError, match="has no 'makro_f1': choose among accuracy, macro_f1"):
+        m.score_difference(ours, theirs, "makro_f1")
 
 
 def test_recorded_sizes_may_differ_by_seed():
@@ -114,8 +119,9 @@ def test_recorded_sizes_may_differ_by_seed():
     counts = (400, 500, 600)
     ours = [record("x", seed=s, trainable=n) for s, n in enumerate(counts)]
     found = m.size_ratio(ours, theirs, "trainable")
-    assert found.value == pytest.approx(0.5)
-    assert found.low < 0.4 < 0.6 < found.high
+    assert found.value == pytest.approx((0.4 * 0.5 * 0.6) ** (1 / 3))
+    assert 0 < found.low < 0.4 < 0.6 < found.high
+    assert found.among(20).low > 0
 
 
 def test_counts_are_those_of_the_third_paper():

@@ -56,6 +56,20 @@ def test_a_step_is_the_methods_over_the_rivals_in_its_mode(
     assert "2 × 8" in two.name
 
 
+def test_what_does_not_fit_has_no_cell_and_stops_no_other(tmp_path: Path) -> None:
+    evidence = book(tmp_path, price=COST)
+    (plan, *_) = evidence.measured("price").plans("cpu", "a processor", 1)
+    found = {label: candidate("full", 8) for label in plan.methods}
+    broken = {"seconds": [], "error": "does not fit into the memory"}
+    found["lora-8"] = found["lora-8"].model_copy(update=broken)
+    made = CostRecord(id=plan.id, experiment="price", settings=plan, candidates=found)
+    cost_store(tmp_path / "results").save(made)
+    check = StepRatio.model_validate(
+        LORA | {"measure": "step ratio", "experiment": "price", "mode": plan.mode}
+    )
+    assert [cell.estimate for cell in check.cells(evidence)] == [None, None]
+
+
 class Priced(Evidence):
     """Knows one cell of costs, where a step of LoRA takes 0.7 of one of full fine-tuning."""
 

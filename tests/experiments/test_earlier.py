@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from peftlab.checkpoints import format
-from peftlab.errors import NonFiniteLossError, UnknownNameError
+from peftlab.errors import NonFiniteLossError, SettingsError, UnknownNameError
 from peftlab.experiments import Experiment
 from peftlab.experiments.earlier import used
 from peftlab.experiments.grid import Grid
@@ -117,6 +117,16 @@ def test_nothing_is_built_on_a_run_that_failed(tmp_path):
             {"uses": {"madx": {"fuse": ["english"], "languages": {"de": "german"}}}},
             ValidationError,
             "need the language of the training",
+        ),
+        (
+            {"uses": {"madx": {"fuse": ["english"]}}},
+            SettingsError,
+            "'madx' uses fuse, but its method 'madx-task' cannot: give it the method 'adapterfus",
+        ),
+        (
+            {"uses": {"full": {"language": "english"}}},
+            SettingsError,
+            "'full' uses language, but its method 'full' cannot",
         ),
     ],
 )

@@ -48,8 +48,6 @@ ALL = {
     "overview": lambda: plots.overview([*grid(), *MANY[:9]]),
     "scores": lambda: plots.scores(grid()),
     "differences": lambda: plots.differences(grid()),
-    "trade_off": lambda: plots.trade_off(grid()),
-    "stored": lambda: plots.trade_off(grid(), "stored"),
     "learning_curves": lambda: plots.learning_curves(grid()),
     "learning_rates": lambda: plots.learning_rates(grid()),
     "transfer": lambda: plots.transfer(WITH_TRANSFER),
@@ -169,10 +167,10 @@ def test_the_noise_of_seeds_is_a_band_where_it_is_known():
 
 
 def test_methods_differ_in_colour_and_marker():
-    axis = plots.trade_off(grid()).figure.get_axes()[0]
-    lines = [c.lines[0] for c in axis.containers]
-    assert len({line.get_marker() for line in lines}) == len(lines) == 3
-    assert len({line.get_color() for line in lines}) == 3
+    axis = plots.learning_rates(grid()).figure.get_axes()[0]
+    lines = axis.get_lines()
+    assert len({line.get_marker() for line in lines}) == len(lines) == 2
+    assert len({line.get_color() for line in lines}) == 2
 
 
 def test_thirty_methods_differ_in_colour_and_marker_too():
@@ -241,7 +239,6 @@ def test_phases_add_up_to_the_mean_total():
         plots.overview,
         plots.scores,
         plots.differences,
-        plots.trade_off,
         plots.learning_curves,
         plots.learning_rates,
         plots.transfer,

@@ -88,7 +88,7 @@ def cost_table(records: Iterable[CostRecord]) -> DataFrame:
     Returns:
         Columns ``encoder, mode, batch, length, precision, processor, method, trainable``; of the
         time ``median_ms, iqr_ms, ratio, low, high, tie``; of a training step the parts in
-        milliseconds (:data:`PARTS` with ``_ms``); ``gflops`` (counted), ``flop_ratio`` and
+        milliseconds (:data:`PARTS` with ``_ms``); ``gflops`` (closed form), ``flop_ratio`` and
         ``hugging_face_ratio`` to the baseline; ``share``, the FLOP/s of a call over those of the
         product of large matrices on that machine; ``joules`` of a call; the memory in MB
         (:data:`MEMORY` with ``_mb``), ``memory_mb`` (the whole step), ``memory_ratio``;

@@ -174,7 +174,7 @@ def clearly_above(control: Iterable[Record]) -> float:
     return floor
 
 
-def stopped(record: Record, patience: int, every: int, floor: float = -math.inf) -> Stop:
+def stopped(record: Record, patience: int, floor: float = -math.inf) -> Stop:
     """Say where a run would have ended that stops once its score has not risen for a while.
 
     The first paper's rule: judged once an epoch by the main metric on the development split, it
@@ -184,17 +184,28 @@ def stopped(record: Record, patience: int, every: int, floor: float = -math.inf)
         record: A run that went on at a constant rate, so that its beginning does not depend on
             where it ends.
         patience: Judgements without a new best that end it.
-        every: Steps between two judgements; a multiple of the steps between evaluations.
         floor: See :func:`clearly_above`. Below it nothing is counted: the rule would else end a run
             that has not begun to learn, and call that quick.
 
     Returns:
         The step, infinite if the run was over before the rule ended it, and the best score so far.
+        An epoch is judged by the first evaluation after its last step.
+
+    Raises:
+        RecordError: There was no evaluation in a whole epoch.
     """
-    best, stale = -math.inf, 0
+    best, stale, judged = -math.inf, 0, 0
     for point in record.evaluations:
-        if point.step % every:
+        epochs = math.floor(point.epoch)
+        if epochs == judged:
             continue
+        if epochs > judged + 1:
+            raise RecordError(
+                f"The run {record.id} of {record.experiment!r} has no evaluation between the "
+                f"epochs {judged + 1} and {epochs}, so that no rule can judge each: evaluate more "
+                "often."
+            )
+        judged = epochs
         score = point.metrics[record.main_metric]
         best, stale = (score, 0) if score > best else (best, stale + 1)
         if best <= floor:
@@ -214,13 +225,10 @@ def ends(record: Record, patience: int, control: Runs = ()) -> Stop:
             has no end yet, nor one that is not above what it was itself told to wait for. Without
             any, nothing is waited for.
     """
-    assert record.sizes is not None  # the run is ok
-    training = record.settings.training
     floor = clearly_above(control)
     if control:
-        floor = max(floor, float(str(training.get("patience_above", -math.inf))))
-    epoch = math.ceil(record.sizes.train / int(str(training["batch_size"])))
-    return stopped(record, patience, epoch, floor)
+        floor = max(floor, float(str(record.settings.training.get("patience_above", -math.inf))))
+    return stopped(record, patience, floor)
 
 
 def _middle(spans: Sequence[tuple[Span, Span]]) -> float:

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from peftlab.errors import RecordError
 from peftlab.results.records.run import Record
 
 
@@ -44,8 +45,19 @@ def part(record: Record, task: str) -> Record:
 
     Args:
         record: Of several tasks that were learnt together.
-        task: One of them; the first of its metrics is the main one.
+        task: One of them; the first of its metrics is the main one. The task of the run itself
+            is the run.
+
+    Raises:
+        RecordError: The run was not scored on that task.
     """
+    if task not in record.metrics:
+        if task == record.settings.task:
+            return record
+        raise RecordError(
+            f"The run {record.id} of {record.experiment!r} was not scored on {task!r}: choose "
+            f"among {', '.join(record.metrics)}."
+        )
     metrics, scores = record.metrics[task], record.example_scores
     return record.replaced(
         metrics={"test": metrics},
@@ -74,7 +86,8 @@ def best_rate(records: Iterable[Record]) -> Record | None:
 def selected(records: Iterable[Record]) -> list[Record]:
     """Keep, of each cell, the runs at the selected rate, one a seed, in order of seed.
 
-    The tuning seed is the one at which most rates were run, the lowest of those.
+    Where there are several rates, the tuning seed is the one at which most were run, the lowest of
+    those. Where there is one, nothing is chosen: that a run failed keeps no other seed out.
 
     Args:
         records: Of one or more cells; earlier runs, which others build on, are passed over.
@@ -84,11 +97,13 @@ def selected(records: Iterable[Record]) -> list[Record]:
         by_seed: dict[int, list[Record]] = defaultdict(list)
         for record in group:
             by_seed[record.settings.seed].append(record)
-        tuning = max(by_seed, key=lambda seed: (len(by_seed[seed]), -seed))
-        best = best_rate(by_seed[tuning])
-        if best is None:
-            continue
-        rate = best.settings.learning_rate
-        runs = (r for r in group if r.status == "ok" and r.settings.learning_rate == rate)
+        rates = {record.settings.learning_rate for record in group}
+        if len(rates) > 1:
+            tuning = max(by_seed, key=lambda seed: (len(by_seed[seed]), -seed))
+            best = best_rate(by_seed[tuning])
+            if best is None:
+                continue
+            rates = {best.settings.learning_rate}
+        runs = (r for r in group if r.status == "ok" and r.settings.learning_rate in rates)
         kept += sorted(runs, key=lambda r: r.settings.seed)
     return kept

@@ -10,6 +10,7 @@ from peftlab.errors import RecordError
 from peftlab.results.comparison.cost_table import comparison, is_tie
 from peftlab.results.records.costs import CostRecord
 from peftlab.results.records.run import Record
+from peftlab.results.records.store import processor
 from peftlab.timing.intervals import Ratio
 
 
@@ -31,7 +32,7 @@ def nearest_machine(costs: Sequence[CostRecord], record: Record) -> CostRecord:
     def far(cost: CostRecord) -> tuple[bool, bool, str]:
         there, machine = cost.settings, record.machine
         threads = there.threads != machine.get("torch_threads")
-        return there.processor != machine.get("cpu"), threads, cost.id
+        return there.processor != processor(record), threads, cost.id
 
     return min(costs, key=far)
 

@@ -43,21 +43,34 @@ def test_a_run_reaches_a_target_between_two_evaluations():
         reached(bare, 0.4)
 
 
+def paced(run, epochs: float):
+    """Return the run with its evaluations so many epochs apart."""
+    points = [
+        point.model_copy(update={"epoch": round(epochs * n, 9)})
+        for n, point in enumerate(run.evaluations, start=1)
+    ]
+    return run.replaced(evaluations=points)
+
+
 def test_patience_counts_judgements_without_a_new_best():
     one = curve_run("full", 0, [0.5] * 6, scores=[0.6, 0.7, 0.7, 0.65, 0.7, 0.9])
-    assert stopped(one, patience=3, every=10) == (50, 0.7)
-    assert stopped(one, patience=4, every=10) == (math.inf, 0.9)
-    # judged at 20, 40, 60 only
-    assert stopped(one, patience=1, every=20) == (40, 0.7)
-    assert stopped(one, patience=2, every=20) == (math.inf, 0.9)
+    assert stopped(one, patience=3) == (50, 0.7)
+    assert stopped(one, patience=4) == (math.inf, 0.9)
+    # two evaluations an epoch: judged at 20, 40, 60 only
+    assert stopped(paced(one, 0.5), patience=1) == (40, 0.7)
+    assert stopped(paced(one, 0.5), patience=2) == (math.inf, 0.9)
+    # at epochs 0.4, 0.8, 1.2, 1.6, 2.0, 2.4: the first evaluation after an epoch judges it
+    assert stopped(paced(one, 0.4), patience=1) == (50, 0.7)
+    with pytest.raises(RecordError, match="no evaluation between the epochs 2 and 3"):
+        stopped(paced(one, 1.5), patience=1)
 
 
 def test_a_run_that_has_not_begun_to_learn_is_not_stopped():
     one = curve_run("full", 0, [0.5] * 6, scores=[0.5, 0.5, 0.5, 0.8, 0.7, 0.7])
-    assert stopped(one, patience=2, every=10) == (30, 0.5)
-    assert stopped(one, patience=2, every=10, floor=0.5) == (60, 0.8)
-    assert stopped(one, patience=3, every=10, floor=0.5) == (math.inf, 0.8)
-    assert stopped(one, patience=2, every=10, floor=0.9) == (math.inf, 0.8)
+    assert stopped(one, patience=2) == (30, 0.5)
+    assert stopped(one, patience=2, floor=0.5) == (60, 0.8)
+    assert stopped(one, patience=3, floor=0.5) == (math.inf, 0.8)
+    assert stopped(one, patience=2, floor=0.9) == (math.inf, 0.8)
 
 
 def test_clearly_above_the_majority():

@@ -1,4 +1,8 @@
+import pytest
+
+from peftlab.errors import RecordError
 from peftlab.results import best_rate, selected
+from peftlab.results.comparison.selection import part
 from tests.results.made import grid, record
 
 
@@ -19,6 +23,19 @@ def test_failed_runs_are_passed_over():
     assert best_rate([failed, good]) is good
     assert best_rate([failed]) is None
     assert selected([failed]) == []
+
+
+def test_a_failed_seed_keeps_no_other_out_where_no_rate_is_chosen():
+    runs = [record(seed=seed) for seed in (0, 1, 2)]
+    runs[0] = runs[0].replaced(status="failed", error="NaN.")
+    assert [run.settings.seed for run in selected(runs)] == [1, 2]
+
+
+def test_a_part_is_of_a_task_that_was_scored():
+    run = record("full", "one")
+    assert part(run, "one") is run
+    with pytest.raises(RecordError, match="was not scored on 'two': choose among dev, test"):
+        part(run, "two")
 
 
 def test_only_runs_at_the_selected_rate_are_reported():

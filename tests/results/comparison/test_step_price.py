@@ -20,6 +20,8 @@ def test_a_step_is_priced_on_the_machine_of_the_run():
     assert nearest_machine(costs, run).id == "ours 1"
     assert nearest_machine(costs[:2], run).id == "ours 2"
     assert nearest_machine(costs[:1], run).id == "other 1"
+    gpu = run.replaced(device="cuda", machine={"cpu": "other", "gpu": {"name": "ours"}})
+    assert nearest_machine(costs, gpu).id == "ours 1"
 
 
 def test_a_method_is_found_by_its_settings():
