@@ -25,6 +25,7 @@ from peftlab import methods
 from peftlab.errors import SettingsError, unknown
 from peftlab.experiments.entries import TaskEntry
 from peftlab.methods.adaptable import Adaptable
+from peftlab.methods.base import Method
 from peftlab.methods.finetuning import Full, HeadOnly
 from peftlab.methods.focused import AdaptableFocused
 from peftlab.methods.fusion import AdapterFusion
@@ -36,7 +37,7 @@ USES = "uses"
 #: What a model can be built from; each run takes one of them.
 KINDS = ("language", "fuse", "start", "layers")
 #: The method that can be built from a kind.
-TAKES = {"language": TaskAdapter, "fuse": AdapterFusion}
+TAKES: dict[str, type[Method]] = {"language": TaskAdapter, "fuse": AdapterFusion}
 #: Where the ids stand.
 LINKS = (*KINDS, "languages")
 
