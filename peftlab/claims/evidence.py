@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -148,9 +149,14 @@ class Evidence:
                 yield place, groups
 
     def complete(self, name: str) -> bool:
-        """Say whether an experiment is recorded to the end; of costs, whether it has records."""
-        if isinstance(self.experiment(name), CostExperiment):
-            return bool(self.costs(name))
+        """Say whether an experiment is recorded to the end."""
+        planned = self.experiment(name)
+        if isinstance(planned, CostExperiment):
+            axes = (planned.encoders, planned.modes, planned.precisions, planned.cells)
+            there = [record.settings for record in self.costs(name)]
+            return {(s.encoder, s.mode, s.precision, (s.batch, s.length)) for s in there} >= {
+                *product(*axes)
+            }
         groups = self.groups(name).values()
         return all(runs for group in groups for runs in group.values())
 

@@ -179,7 +179,7 @@ class RunRatio(Trained):
             costs = [
                 r
                 for r in evidence.costs(self.cost)
-                if (r.settings.batch, r.settings.length) == wanted
+                if r.settings.mode == "train" and (r.settings.batch, r.settings.length) == wanted
             ]
             if not costs:
                 return None

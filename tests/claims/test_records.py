@@ -49,6 +49,9 @@ def test_a_step_is_the_methods_over_the_rivals_in_its_mode(
     )
     check.verify(evidence)
     one, two = check.cells(evidence)
+    assert not evidence.complete("price"), (
+        "two cells of two modes are planned, and one of each done"
+    )
     assert one.estimate is not None
     assert one.estimate.value == pytest.approx(expected, rel=0.05)
     assert one.judgement == ("reproduced" if expected < 1 else "not reproduced")
