@@ -19,32 +19,29 @@ from peftlab.errors import unknown
 from peftlab.experiments import Experiment
 from peftlab.results.records.run import Strict
 
+#: What is said of the region of a check that does not count.
+BESIDE = " (beside)"
+
 
 @dataclass(frozen=True)
 class Cell:
     """One comparison of a check.
 
     Attributes:
-        what: Is compared, in words.
-        name: Of the cell: task or batch, and method.
+        name: Task or batch, and method.
         claimed: What the claim says of the estimate.
         estimate: None: its records are not there.
         encoder: Its name.
         weights: Whether the encoder's weights matter: else only its shape was used.
         records: Ids.
-        needs: Experiments.
-        beside: Whether it is shown beside the claim and does not count in its verdict.
     """
 
-    what: str
     name: str
     claimed: Region
     estimate: Estimate | None
     encoder: str
     weights: bool
     records: tuple[str, ...]
-    needs: tuple[str, ...]
-    beside: bool = False
 
     @property
     def judgement(self) -> Judgement | None:
@@ -101,6 +98,11 @@ class Base(Strict, ABC):
         """The methods and what they are compared with."""
         return [*self.methods, *([] if self.against is None else [self.against])]
 
+    @property
+    def region(self) -> str:
+        """What is claimed, in words, with a mark if it does not count."""
+        return f"{self.claimed}{BESIDE * self.beside}"
+
     @staticmethod
     def _verify(experiment: str, kind: str, named: Collection[str], there: Collection[str]) -> None:
         """Raise an error for the first name that is not there."""
@@ -118,9 +120,7 @@ class Base(Strict, ABC):
     ) -> Cell:
         """Return a cell; without an estimate it rests on no records."""
         used = tuple(sorted(records)) if estimate is not None else ()
-        return Cell(
-            self.what, name, self.claimed, estimate, encoder, weights, used, self.needs, self.beside
-        )
+        return Cell(name, self.claimed, estimate, encoder, weights, used)
 
 
 class OfExperiment(Base):

@@ -5,10 +5,11 @@ It holds no verdict: verdicts are computed from records, in :mod:`peftlab.claims
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from peftlab.claims.built import AddedTask, SelectedLayers, TrainingRatio
 from peftlab.claims.evidence import Evidence
@@ -132,7 +133,8 @@ class Hinge(Strict):
     Attributes:
         claim: Its id.
         on: What differs, such as ``"the learning rate"``.
-        one, other: The two ways. Both claim the same region.
+        one: One way: in the file a check, or what a check of the claim compares.
+        other: The other; in the file what differs from the one. Both claim the same region.
     """
 
     claim: str
@@ -151,6 +153,28 @@ class Hinge(Strict):
         """Both ways."""
         return self.one, self.other
 
+    @staticmethod
+    def written_out(hinge: dict[str, Any], claims: Iterable[Claim]) -> dict[str, Any]:
+        """Return an entry of the file with both ways whole.
+
+        Raises:
+            UnknownNameError: There is no such claim, or no such check of it.
+        """
+        there = {claim.id: claim for claim in claims}
+        claim_id, one, other = (hinge.get(key) for key in ("claim", "one", "other"))
+        if claim_id not in there:
+            raise unknown(f"claim (that may hang on {hinge.get('on')})", str(claim_id), there)
+        if isinstance(one, str):
+            checks = {check.what: check for check in there[claim_id].checks}
+            if one not in checks:
+                raise unknown(
+                    f"check of {claim_id} (that may hang on {hinge.get('on')})", one, checks
+                )
+            one = checks[one].model_dump(mode="json", exclude_unset=True, exclude={"beside"})
+        if isinstance(one, dict) and isinstance(other, dict):
+            other = one | other
+        return hinge | {"one": one, "other": other}
+
 
 class Ledger(Strict):
     """All claims.
@@ -167,6 +191,13 @@ class Ledger(Strict):
     claims: list[Claim] = Field(min_length=1)
     hinges: list[Hinge] = Field(default=[])
 
+    @field_validator("hinges", mode="before")
+    @classmethod
+    def _written_out(cls, hinges: Any, info: ValidationInfo) -> Any:
+        # without claims one of them is wrong, and said to be
+        claims = info.data.get("claims")
+        return [Hinge.written_out(hinge, claims) for hinge in hinges] if claims else []
+
     @model_validator(mode="after")
     def _agrees(self) -> Ledger:
         ids = [claim.id for claim in self.claims]
@@ -177,8 +208,6 @@ class Ledger(Strict):
             if claim.paper not in self.papers:
                 raise unknown(f"paper (of claim {claim.id})", claim.paper, self.papers)
         for hinge in self.hinges:
-            if hinge.claim not in ids:
-                raise unknown(f"claim (that may hang on {hinge.on})", hinge.claim, ids)
             needed += [(hinge.claim, name) for way in hinge.ways for name in way.needs]
         for claim_id, name in needed:
             if name not in self.experiments:

@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-#: What is said of the region of a check that does not count.
-BESIDE = " (beside)"
-
-
 def ours(cells: Sequence[Cell]) -> str:
     """Return the median of cells with the range of their intervals, and how many they are."""
     found = middle(cells)
@@ -56,7 +52,7 @@ def claim_table(findings: Iterable[Finding]) -> DataFrame:
 
     rows = []
     for found in findings:
-        claim, row = found.claim, found.row()
+        claim, row, first = found.claim, found.row(), found.first
         decided = sum(cell.judgement not in (None, "undecided") for cell in found.judged)
         rows.append(
             {
@@ -65,9 +61,9 @@ def claim_table(findings: Iterable[Finding]) -> DataFrame:
                 "the paper's number": claim.number,
                 "verdict": found.verdict,
                 "decided": f"{decided} of {len(found.judged)}" if found.judged else "",
-                "first asked": found.first[0].what if found.first else "",
-                "ours": ours(found.first),
-                "could have shown": power(found.first),
+                "first asked": first.check.what if first else "",
+                "ours": ours(first.cells) if first else "",
+                "could have shown": power(first.cells) if first else "",
                 "seeds or rounds": row["n"] or "",
                 "scope": found.scope,
                 "records": len(row["records"]) or "",
@@ -83,14 +79,15 @@ def cell_table(found: Finding) -> DataFrame:
     columns = ["what", "cell", "claimed to be", "ours", "n", "judgement"]
     rows = [
         (
-            cell.what,
+            check.what,
             cell.name,
-            f"{cell.claimed}{BESIDE * cell.beside}",
+            check.region,
             "" if cell.estimate is None else str(cell.estimate),
             "" if cell.estimate is None else f"{cell.estimate.n} {cell.estimate.over}".strip("0 "),
             cell.judgement or "no record yet",
         )
-        for cell in found.cells
+        for check, cells in found.asked
+        for cell in cells
     ]
     return pd.DataFrame(rows, columns=columns)
 
@@ -150,11 +147,12 @@ def text(findings: Sequence[Finding], ledger: Ledger) -> str:
     """Return the ledger for a terminal: a line a claim, and what would settle what is open."""
     lines = []
     for found in findings:
-        lines.append(
-            f"{found.claim.id:5} {found.verdict:15} {found.scope:26} {ours(found.first)}".rstrip()
-        )
+        first = found.first
+        number = ours(first.cells) if first else ""
+        lines.append(f"{found.claim.id:5} {found.verdict:15} {found.scope:26} {number}".rstrip())
         lines.append(f"      {found.claim.claim}")
-        lines += [f"      First asked: {cell.what}." for cell in found.first[:1]]
+        if first:
+            lines.append(f"      First asked: {first.check.what}.")
         for reason in (found.claim.out_of_reach, found.claim.open_parts):
             if reason and found.verdict != "reproduced":
                 lines.append(f"      {reason}")

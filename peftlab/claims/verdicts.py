@@ -22,9 +22,9 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from peftlab.claims.checks import Cell
+from peftlab.claims.checks import Base, Cell
 from peftlab.claims.evidence import Evidence
 from peftlab.claims.ledger import Claim, Ledger
 from peftlab.claims.region import Estimate
@@ -44,6 +44,18 @@ SCOPES: tuple[Scope, ...] = ("paper's model", "small encoder", "shape only")
 ENOUGH = 0.5
 
 
+class Asked(NamedTuple):
+    """A check of a claim, with its cells: none where all need a GPU and have no record."""
+
+    check: Base
+    cells: tuple[Cell, ...]
+
+    @property
+    def recorded(self) -> list[Cell]:
+        """The cells with an estimate."""
+        return [cell for cell in self.cells if cell.estimate is not None]
+
+
 @dataclass(frozen=True)
 class Finding:
     """What the records say about a claim.
@@ -52,26 +64,31 @@ class Finding:
         claim: See :class:`peftlab.claims.ledger.Claim`.
         verdict: By the rule of this file.
         scopes: Of the cells with an estimate.
-        cells: All of them; those of a GPU without records are left out.
+        asked: All checks of the claim, in order.
         missing: Experiments of the claim that are not recorded to the end.
     """
 
     claim: Claim
     verdict: Verdict
     scopes: tuple[Scope, ...]
-    cells: tuple[Cell, ...]
+    asked: tuple[Asked, ...]
     missing: tuple[str, ...]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Those of all checks."""
+        return [cell for asked in self.asked for cell in asked.cells]
 
     @property
     def judged(self) -> list[Cell]:
         """The cells that count, which those beside the claim do not."""
-        return [cell for cell in self.cells if not cell.beside]
+        return [cell for asked in self.asked if not asked.check.beside for cell in asked.cells]
 
     @property
-    def first(self) -> list[Cell]:
-        """The cells with an estimate of the first check that counts and has some."""
-        found = [cell for cell in self.judged if cell.estimate is not None]
-        return [cell for cell in found if cell.what == found[0].what]
+    def first(self) -> Asked | None:
+        """The first check that counts and has an estimate."""
+        counts = (asked for asked in self.asked if asked.recorded and not asked.check.beside)
+        return next(counts, None)
 
     @property
     def scope(self) -> str:
@@ -86,7 +103,7 @@ class Finding:
         one of them (0: counted, not sampled). What is not known or not finite is None.
         """
         records = sorted({each for cell in self.cells for each in cell.records})
-        found = middle(self.first)
+        found = middle(self.first.cells) if self.first else None
         numbers = ("estimate", "value"), ("low", "low"), ("high", "high")
         return {
             "id": self.claim.id,
@@ -149,20 +166,19 @@ def _decided(cells: Sequence[Cell]) -> float:
 def finding(claim: Claim, ledger: Ledger, evidence: Evidence) -> Finding:
     """Judge one claim by the records."""
     on_gpu = {name for name, budget in ledger.experiments.items() if budget.gpu}
-    planned = [list(check.cells(evidence)) for check in claim.checks]
-    checks = [
-        [cell for cell in cells if cell.estimate is not None or not on_gpu & {*cell.needs}]
-        for cells in planned
-    ]
+    asked = []
+    for check in claim.checks:
+        all_of_it = Asked(check, tuple(check.cells(evidence)))
+        waits = on_gpu.intersection(check.needs)
+        asked.append(Asked(check, tuple(all_of_it.recorded)) if waits else all_of_it)
     encoders = ledger.papers[claim.paper].encoders
-    cells = [cell for check in checks for cell in check]
-    found = {scope(cell, encoders) for cell in cells if cell.estimate is not None}
-    judged = [found for check, found in zip(claim.checks, checks, strict=True) if not check.beside]
+    found = {scope(cell, encoders) for check in asked for cell in check.recorded}
+    judged = [cells for check, cells in asked if not check.beside]
     return Finding(
         claim=claim,
         verdict=verdict(judged, bool(claim.out_of_reach)),
         scopes=tuple(each for each in SCOPES if each in found),
-        cells=tuple(cells),
+        asked=tuple(asked),
         missing=tuple(name for name in claim.experiments if not evidence.complete(name)),
     )
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from peftlab.claims.tables import BESIDE, power
+from peftlab.claims.tables import power
 from peftlab.plots import page
 from peftlab.plots.page import Plot
 
@@ -81,7 +81,7 @@ def walk(found: Finding, commands: Sequence[str] = ()) -> Walk:
         found: What the records say of it.
         commands: See :func:`peftlab.claims.tables.commands`.
     """
-    claim, recorded = found.claim, [c for c in found.cells if c.estimate is not None]
+    claim = found.claim
     scope = f" ({found.scope})" if found.scope else ""
     number = f"{claim.number} ({claim.source})" if claim.number else "not available"
     words = {
@@ -96,7 +96,7 @@ def walk(found: Finding, commands: Sequence[str] = ()) -> Walk:
     return Walk(
         {name: text for name, text in words.items() if text},
         check_table(found),
-        cells(found) if recorded else None,
+        cells(found) if any(asked.recorded for asked in found.asked) else None,
         tuple(commands),
     )
 
@@ -112,14 +112,16 @@ def check_table(found: Finding) -> pd.DataFrame:
     have shown it.
     """
     rows = []
-    for what, group in _by_check(found).items():
+    for check, group in found.asked:
+        if not group:
+            continue
         judged = [cell.judgement for cell in group]
         estimates = [cell.estimate for cell in group if cell.estimate is not None]
         fewest = min(estimates, key=lambda e: e.n, default=None)
         rows.append(
             {
-                "what": what,
-                "claimed to be": f"{group[0].claimed}{BESIDE * group[0].beside}",
+                "what": check.what,
+                "claimed to be": check.region,
                 "cells": ", ".join(
                     f"{judged.count(judgement)} {word}"
                     for judgement, word in JUDGED.items()
@@ -148,16 +150,12 @@ def cells(found: Finding) -> Plot:
     One panel a check. An interval without an end leaves the panel as an arrow; an undecided cell is
     hollow.
     """
-    checks = {
-        what: [cell for cell in group if cell.estimate is not None]
-        for what, group in _by_check(found).items()
-    }
-    checks = {what: group for what, group in checks.items() if group}
+    panels = [(asked.check, asked.recorded) for asked in found.asked if asked.recorded]
     rows = [
         {
-            "what": what,
+            "what": check.what,
             "cell": cell.name,
-            "claimed to be": f"{cell.claimed}{BESIDE * cell.beside}",
+            "claimed to be": check.region,
             "estimate": cell.estimate.value,
             "low": cell.estimate.low,
             "high": cell.estimate.high,
@@ -165,17 +163,17 @@ def cells(found: Finding) -> Plot:
             "over": cell.estimate.over,
             "judgement": cell.judgement,
         }
-        for what, group in checks.items()
+        for check, group in panels
         for cell in group
         if cell.estimate is not None
     ]
 
     def draw(figure: Figure, theme: dict[str, Any]) -> None:
-        heights = [len(group) + 1.5 for group in checks.values()]
-        axes = figure.subplots(len(checks), 1, squeeze=False, height_ratios=heights).ravel()
-        for axis, (what, group) in zip(axes, checks.items(), strict=True):
+        heights = [len(group) + 1.5 for _, group in panels]
+        axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights).ravel()
+        for axis, (check, group) in zip(axes, panels, strict=True):
             _panel(axis, group, theme)
-            axis.set_xlabel(what)
+            axis.set_xlabel(check.what)
         grey = {"color": theme["ink"], "linestyle": "none"}
         keys: list[Artist] = [Patch(label="what is claimed", **SHADE)]
         keys += [Line2D([], [], marker=m, label=word, **grey) for m, word in POINTS.values()]
@@ -186,20 +184,11 @@ def cells(found: Finding) -> Plot:
 
     said = "; ".join(
         f"{row['what']}, {row['cell']}: {cell.estimate}, {row['judgement']}"
-        for row, cell in zip(rows, (c for group in checks.values() for c in group), strict=True)
+        for row, cell in zip(rows, (c for _, group in panels for c in group), strict=True)
     )
     alt = f"Cells of the claim {found.claim.id}, verdict {found.verdict}. {said}."
-    return page.plot(
-        draw, pd.DataFrame(rows), alt, 7.3, 0.6 + sum(0.75 + 0.27 * len(g) for g in checks.values())
-    )
-
-
-def _by_check(found: Finding) -> dict[str, list[Cell]]:
-    """Return the cells of each check, by what it compares."""
-    groups: dict[str, list[Cell]] = {}
-    for cell in found.cells:
-        groups.setdefault(cell.what, []).append(cell)
-    return groups
+    height = 0.6 + sum(0.75 + 0.27 * len(group) for _, group in panels)
+    return page.plot(draw, pd.DataFrame(rows), alt, 7.3, height)
 
 
 def _panel(axis: Axes, group: Sequence[Cell], theme: dict[str, Any]) -> None:

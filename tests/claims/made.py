@@ -7,6 +7,9 @@ from pathlib import Path
 
 from peftlab import experiments
 from peftlab.claims import Evidence, Ledger
+from peftlab.claims.checks import Cell
+from peftlab.claims.trained import ScoreDifference
+from peftlab.claims.verdicts import Asked
 from peftlab.results.records.run import Record, RunSettings
 from peftlab.results.records.store import Store
 from tests.results.made import record
@@ -59,9 +62,21 @@ SMALL = (
 Score = Callable[[str, str], float]
 
 
-def hinge(claim: str = "C1.1", one: str = SMALL, other: str = SMALL) -> str:
-    """Return a hinge, to be appended to claims."""
+def hinge(claim: str = "C1.1", one: str = SMALL, other: str = "{ against = 'other' }") -> str:
+    """Return a hinge, to be appended to claims: one way, and what differs in the other."""
     return f'[[hinges]]\nclaim = "{claim}"\non = "the baseline"\none = {one}\nother = {other}\n'
+
+
+def asked(*cells: Cell, what: str = "score") -> Asked:
+    """Return a check that has found these cells."""
+    check = ScoreDifference(
+        measure="score difference",
+        what=what,
+        experiment="small",
+        methods=["lora-8"],
+        claimed=cells[0].claimed,
+    )
+    return Asked(check, cells)
 
 
 def write(folder: Path, experiment: str = EXPERIMENT) -> None:

@@ -6,9 +6,8 @@ import pytest
 
 from peftlab.claims import hinge_table, swing
 from peftlab.errors import RecordError
-from tests.claims.made import CLAIMS, SMALL, fill, hinge, read, write
+from tests.claims.made import CLAIMS, fill, hinge, read, write
 
-AGAINST_OTHER = SMALL.replace("claimed", 'against = "other", claimed')
 #: Accuracy of full fine-tuning is 0.7.
 HIGH, LOW = 0.9, 0.5
 
@@ -28,7 +27,7 @@ def test_the_answer(tmp_path, lora, other, answer, turned):
     scores = {"full": (0.7, 0.7), "lora-8": lora, "other": (other, other)}
     write(tmp_path)
     fill(tmp_path, lambda task, label: scores[label][task == "glue/mrpc"])
-    ledger, evidence = read(tmp_path, CLAIMS + hinge(other=AGAINST_OTHER))
+    ledger, evidence = read(tmp_path, CLAIMS + hinge())
     found = swing(ledger.hinges[0], evidence)
     assert found.answer == answer
     assert len(found.turned) == turned
@@ -38,9 +37,29 @@ def test_the_answer(tmp_path, lora, other, answer, turned):
     assert "2 cells" in row["finds"]
 
 
+def test_the_other_way_is_the_one_with_what_differs(tmp_path):
+    write(tmp_path)
+    ledger, _ = read(tmp_path, CLAIMS + hinge(other="{ what = 'x', against = 'other' }"))
+    one, other = ledger.hinges[0].ways
+    assert (one.what, one.against, other.what, other.against) == ("score", "full", "x", "other")
+    assert {"what", "against"} == {k for k, v in one if v != getattr(other, k)}
+
+
+def test_one_way_may_be_named_by_what_a_check_compares(tmp_path):
+    write(tmp_path)
+    claims = CLAIMS.replace("methods =", "rows = 20, beside = true, methods =")
+    counts = CLAIMS[CLAIMS.index("    { measure") : CLAIMS.rindex("\n]")].replace('"score"', '"x"')
+    claims = claims.replace("\n]", f"\n{counts}\n]")
+    ledger, _ = read(tmp_path, claims + hinge(one="'score'"))
+    one, other = ledger.hinges[0].ways
+    check = ledger.claims[0].checks[0]
+    assert one == check.model_copy(update={"beside": False})
+    assert other == one.model_copy(update={"against": "other"})
+
+
 def test_without_records_nothing_is_known(tmp_path):
     write(tmp_path)
-    ledger, evidence = read(tmp_path, CLAIMS + hinge(other=AGAINST_OTHER))
+    ledger, evidence = read(tmp_path, CLAIMS + hinge())
     assert swing(ledger.hinges[0], evidence).answer == "not known"
     row = hinge_table(ledger, evidence).iloc[0]
     assert (row["finds"], row["does it"]) == ("no record yet", "not known")
@@ -48,7 +67,6 @@ def test_without_records_nothing_is_known(tmp_path):
 
 def test_ways_with_different_cells_are_refused(tmp_path):
     write(tmp_path)
-    one_task = SMALL.replace("claimed", 'tasks = ["glue/mrpc"], claimed')
-    ledger, evidence = read(tmp_path, CLAIMS + hinge(other=one_task))
+    ledger, evidence = read(tmp_path, CLAIMS + hinge(other="{ tasks = ['glue/mrpc'] }"))
     with pytest.raises(RecordError, match="have 2 and 1 cells"):
         swing(ledger.hinges[0], evidence)

@@ -15,7 +15,7 @@ from peftlab.claims.ledger import FILE
 from peftlab.claims.verdicts import VERDICTS
 from peftlab.cli import main
 from peftlab.errors import PeftlabError
-from tests.claims.made import CLAIMS, COST, EXPERIMENT, SMALL, fill, hinge, read, write
+from tests.claims.made import CLAIMS, COST, EXPERIMENT, fill, hinge, read, write
 
 BOOK = Path(__file__).parents[2] / "book"
 #: Joint tasks in the experiment.
@@ -116,16 +116,32 @@ MISTAKES = {
         CLAIMS + hinge(claim="C1.3"),
         "did you mean 'C1.1'",
     ),
+    "a hinge on an unknown check": (
+        CLAIMS + hinge(one="'scores'"),
+        "did you mean 'score'",
+    ),
+    "a hinge whose other way is no table": (
+        CLAIMS + hinge(other="3"),
+        "hinges.0.other: Input should be a valid dictionary",
+    ),
+    "a hinge of one way": (
+        CLAIMS + hinge().replace("other =", "others ="),
+        "others is no known key",
+    ),
+    "a wrong claim beside a hinge": (
+        CLAIMS.replace("protocol", "test_by", 1) + hinge(),
+        "test_by is no known key",
+    ),
     "a hinge of two questions": (
-        CLAIMS + hinge(other=SMALL.replace("above", "below")),
+        CLAIMS + hinge(other="{ claimed = { below = 0 } }"),
         "claim the same region",
     ),
     "a hinge of an unknown method": (
-        CLAIMS + hinge(other=SMALL.replace("lora-8", "lora-9")),
+        CLAIMS + hinge(other="{ methods = ['lora-9'] }"),
         "In the claim C1.1: There is no method",
     ),
     "a hinge without a budget": (
-        CLAIMS + hinge(other=SMALL.replace("small", "smalls")),
+        CLAIMS + hinge(other="{ experiment = 'smalls' }"),
         "did you mean 'small'",
     ),
     "an unknown shape": (

@@ -34,7 +34,7 @@ def between(low: float, high: float, ratio: bool = False) -> Estimate:
 def cell(says: str | None) -> Cell:
     """A cell of a claim that something is above 0."""
     found = None if says is None else between(*SAYS[says])
-    return Cell("score", str(says), Region(above=0), found, "tiny", True, (), ("small",))
+    return Cell(str(says), Region(above=0), found, "tiny", True, ())
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,8 @@ def test_what_is_beside_a_claim_is_shown_and_never_counts(tmp_path):
         assert found.verdict == expected
         assert [cell.judgement for cell in found.cells] == [NO, NO, YES, YES]
         assert claim_table([found])["decided"].tolist() == [f"{count} of {count}"]
-    assert found.first[0].what == "score"
+    assert found.first is not None
+    assert found.first.check.what == "score"
     assert found.row()["estimate"] == pytest.approx(0.2)
     assert cell_table(found)["claimed to be"].tolist() == ["above 0 (beside)"] * 2 + ["above 0"] * 2
 
@@ -229,7 +230,7 @@ def test_what_is_not_known_is_left_out_of_the_middle():
     unknown = between(math.nan, math.nan)
     estimates = [between(0.6, 0.8), unknown, between(0.5, 0.7), between(0.4, 0.6), unknown]
     cells = [
-        Cell("x", "y", Region(above=0), each, "tiny", True, (), ())
+        Cell("x", Region(above=0), each, "tiny", True, ())
         for order in (estimates, estimates[::-1])
         for each in order
     ]
@@ -262,7 +263,7 @@ def test_what_is_not_known_is_left_out_of_the_middle():
 def test_what_has_no_bound_is_told_in_words(value, low, high, text):
     found = Estimate(value, low, high, 3, "seeds", ratio=True)
     assert str(found) == text
-    cell = Cell("x", "y", Region(above=1), found, "tiny", True, (), ())
+    cell = Cell("x", Region(above=1), found, "tiny", True, ())
     assert ours([cell, cell]) == f"{text}, 2 cells"
 
 

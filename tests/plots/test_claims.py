@@ -11,36 +11,39 @@ from matplotlib.colors import to_rgb
 from peftlab.claims import Estimate, Finding, Region
 from peftlab.claims.checks import Cell
 from peftlab.claims.ledger import Claim
+from peftlab.claims.verdicts import Asked
 from peftlab.plots.claims import cells, check_table, walk
 from peftlab.plots.page import THEMES
+from tests.claims.made import asked
 
 CLAIM = {"id": "C1.1", "paper": "one", "claim": "It is <b>more.", "protocol": "Compare."}
 
 
-def cell(
-    name: str, low: float, high: float, what: str = "time", ratio: bool = True, **region: Any
-) -> Cell:
+def cell(name: str, low: float, high: float, ratio: bool = True, **region: Any) -> Cell:
     claimed = Region(**(region or {"above": 1}))
     middle = math.sqrt(low * high) if ratio and low > 0 else (low + high) / 2
     found = Estimate(middle, low, high, 0 if low == high else 3, "seeds", ratio)
-    return Cell(what, name, claimed, found, "tiny", True, ("0",), ("small",))
+    return Cell(name, claimed, found, "tiny", True, ("0",))
 
 
-def missing(name: str, what: str = "time") -> Cell:
-    return Cell(what, name, Region(above=1), None, "tiny", True, (), ("small",))
+def missing(name: str) -> Cell:
+    return Cell(name, Region(above=1), None, "tiny", True, ())
 
 
-def finding(*found: Cell, verdict: Any = "partly", **more: Any) -> Finding:
+def finding(*found: Asked, verdict: Any = "partly", **more: Any) -> Finding:
     claim = Claim(**CLAIM, open_parts="Nothing.", **more)
     return Finding(claim, verdict, ("small encoder",), found, ("small",))
 
 
 MIXED = finding(
-    cell("in", 1.2, 1.5),
-    cell("out", 0.6, 0.8),
-    cell("across", 0.9, 1.3),
-    missing("none"),
-    cell("points", -0.03, 0.01, "score", False, above=-0.02, below=0.02),
+    asked(
+        cell("in", 1.2, 1.5),
+        cell("out", 0.6, 0.8),
+        cell("across", 0.9, 1.3),
+        missing("none"),
+        what="time",
+    ),
+    asked(cell("points", -0.03, 0.01, False, above=-0.02, below=0.02)),
 )
 
 
@@ -51,7 +54,7 @@ def test_each_check_says_how_its_cells_are_judged_and_what_they_could_have_shown
     assert time["could have shown"] == f"×{sizes[1]:.2f}"
     assert (time["n"], time["claimed to be"]) == ("3 seeds", "above 1")
     assert (time["narrow enough"], score["narrow enough"]) == ("", "0")
-    fits = finding(cell("fits", -0.03, 0.009, "score", False, above=-0.02, below=0.02))
+    fits = finding(asked(cell("fits", -0.03, 0.009, False, above=-0.02, below=0.02)))
     assert check_table(fits)["narrow enough"].tolist() == ["1"]
     assert score["could have shown"] == f"{MIXED.cells[-1].estimate.detectable:.3f}"  # type: ignore[union-attr]
 
@@ -66,7 +69,7 @@ def test_each_check_says_how_its_cells_are_judged_and_what_they_could_have_shown
     ],
 )
 def test_power_where_little_is_known(found: list[Cell], said: str) -> None:
-    assert check_table(finding(*found))["could have shown"].tolist() == [said]
+    assert check_table(finding(asked(*found)))["could have shown"].tolist() == [said]
 
 
 def test_cells_are_drawn_where_they_are_and_undecided_ones_are_hollow() -> None:
@@ -102,12 +105,12 @@ def test_the_claimed_region_is_shaded() -> None:
 def test_what_has_no_bound_leaves_the_panel_as_an_arrow(
     low: float, high: float, arrows: set[str]
 ) -> None:
-    (axis,) = cells(finding(cell("one", low, high))).figure.get_axes()
+    (axis,) = cells(finding(asked(cell("one", low, high)))).figure.get_axes()
     assert {line.get_marker() for line in axis.get_lines()} & {"<", ">"} == arrows
 
 
 def test_a_number_that_is_exact_is_drawn_at_its_place() -> None:
-    exact = finding(cell("one", 7680, 7680, ratio=False, equals=7680))
+    exact = finding(asked(cell("one", 7680, 7680, ratio=False, equals=7680)))
     (axis,) = cells(exact).figure.get_axes()
     assert (7680.0,) in {tuple(map(float, line.get_xdata())) for line in axis.get_lines()}
 
@@ -129,7 +132,8 @@ def test_numbers_and_what_is_unconfirmed_are_kept_apart() -> None:
 
 
 def test_a_claim_without_records_has_words_and_no_figure() -> None:
-    for found in (finding(verdict="open"), finding(missing("none"), verdict="open", ours=True)):
+    none = asked(missing("none"))
+    for found in (finding(verdict="open"), finding(none, verdict="open", ours=True)):
         shown = walk(found)
         assert shown.plot is None
         assert "<pre>" not in shown._repr_html_()

@@ -12,16 +12,17 @@ from peftlab.claims.checks import Cell
 from peftlab.claims.ledger import Claim
 from peftlab.errors import RecordError
 from peftlab.plots.ledger import KINDS, verdicts
+from tests.claims.made import asked
 
 
 def cell(name: str, value: float | None, width: float = 0.1) -> Cell:
     found = None if value is None else Estimate(value, value - width, value + width, 3, "seeds")
-    return Cell("score", name, Region(above=0), found, "tiny", True, (), ("small",))
+    return Cell(name, Region(above=0), found, "tiny", True, ())
 
 
 def finding(name: str, verdict: Any, *cells: Cell) -> Finding:
     claim = Claim(id=name, paper="one", claim="It is more.", protocol="Compare.", open_parts="No.")
-    return Finding(claim, verdict, ("small encoder",), cells, ())
+    return Finding(claim, verdict, ("small encoder",), (asked(*cells),) if cells else (), ())
 
 
 MADE = (
