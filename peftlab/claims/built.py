@@ -14,6 +14,7 @@ from peftlab.claims import chains, measures
 from peftlab.claims.checks import Cell, OfExperiment
 from peftlab.claims.evidence import Evidence, Groups, Place
 from peftlab.claims.region import Estimate
+from peftlab.claims.spent import Unit
 from peftlab.claims.trained import Trained, refuse_pocket
 from peftlab.errors import SettingsError
 from peftlab.results.comparison.selection import part
@@ -24,11 +25,11 @@ class TrainingRatio(Trained):
     """What training has cost over another method's, with the runs that both build on.
 
     Attributes:
-        of: See :func:`peftlab.claims.measures.training_cost`.
+        of: See :func:`peftlab.claims.spent.spent`.
     """
 
     measure: Literal["training ratio"]
-    of: measures.Unit
+    of: Unit
 
     def _estimate(
         self, evidence: Evidence, groups: Groups, ours: list[Record], theirs: list[Record]
@@ -46,7 +47,7 @@ class AddedTask(OfExperiment):
         on: The task of the experiment that the methods are trained on, if it is made of the new one
             and old ones; by default the new one alone.
         of: ``"score"`` on the new task, less that of ``against``; what the cost of training is in
-            (see :func:`peftlab.claims.measures.training_cost`), over that of ``against``, with
+            (see :func:`peftlab.claims.spent.spent`), over that of ``against``, with
             earlier runs on the new task; ``"forgetting"``: the score on each old task, less that
             before, without ``against``.
     """
@@ -54,7 +55,7 @@ class AddedTask(OfExperiment):
     measure: Literal["added task"]
     task: str
     on: str | None = None
-    of: Literal["score", "forgetting"] | measures.Unit
+    of: Literal["score", "forgetting"] | Unit
     against: str | None = None
 
     def verify(self, evidence: Evidence) -> None:

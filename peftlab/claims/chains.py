@@ -5,12 +5,12 @@ Pure functions from records to an estimate with an interval, as in :mod:`peftlab
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from peftlab.claims.measures import Runs, Unit, seed_ratio, training_cost
+from peftlab.claims.measures import Runs
 from peftlab.claims.region import Estimate
+from peftlab.claims.spent import Spent, Unit, seed_ratio, spent
 from peftlab.errors import RecordError
 from peftlab.experiments.earlier import USES, used
 from peftlab.results.comparison import stability
@@ -38,10 +38,9 @@ def path_ratio(
         theirs: Of another cell.
         records: All of the experiment, by id.
         counts: Says of an earlier run whether its cost counts.
-        unit: See :func:`peftlab.claims.measures.training_cost`.
+        unit: See :func:`peftlab.claims.spent.spent`.
 
-    Returns:
-        The geometric mean over seeds, with Student's interval of the logarithms.
+    See also :func:`peftlab.claims.spent.seed_ratio`.
     """
     costs = [
         {r.settings.seed: path_cost(r, records, counts, unit) for r in runs}
@@ -52,7 +51,7 @@ def path_ratio(
 
 def path_cost(
     run: Record, records: Mapping[str, Record], counts: Counts, unit: Unit = "seconds"
-) -> float:
+) -> Spent:
     """Return the cost of training a run and the earlier runs that count, each once.
 
     Raises:
@@ -70,8 +69,7 @@ def path_cost(
         if each not in earlier:
             earlier[each] = records[each]
             waiting += used(records[each].settings)
-    counted = [r for r in earlier.values() if counts(r)]
-    return math.fsum(training_cost(r, unit) for r in (run, *counted))
+    return spent([run, *filter(counts, earlier.values())], unit)
 
 
 def forgetting(runs: Runs, records: Mapping[str, Record], task: str) -> Estimate:

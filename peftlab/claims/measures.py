@@ -1,33 +1,30 @@
 """What can be measured for a claim: pure functions from records to an estimate with an interval.
 
-Differences of scores are those of :mod:`peftlab.results.comparison.statistics`. Ratios over seeds
-are paired by seed: the geometric mean, with Student's interval of the logarithms. Ratios of timings
-are paired by round: see :mod:`peftlab.timing.intervals`. What is counted is exact.
+Differences of scores are those of :mod:`peftlab.results.comparison.statistics`. Ratios of what
+training has cost are those of :mod:`peftlab.claims.spent`. Ratios of timings are paired by round:
+see :mod:`peftlab.timing.intervals`. What is counted is exact.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from peftlab import methods
 from peftlab.claims.region import Estimate
+from peftlab.claims.spent import NO_SEED, Unit, seed_ratio, spent
 from peftlab.encoders import shape
 from peftlab.errors import RecordError
 from peftlab.results.comparison import curves, step_price
 from peftlab.results.comparison.curves import Runs
 from peftlab.results.comparison.statistics import difference, geometric_mean
 from peftlab.results.records.costs import CostRecord, Flops
-from peftlab.results.records.run import Record
 from peftlab.results.transfer import retention
 from peftlab.results.transfer.zero_shot import transfers
 from peftlab.timing.intervals import Ratio
 
 Counted = Literal["trainable", "stored", "inference"]
-Unit = Literal["seconds", "flops", "trainer flops"]
 ONE = Estimate.exact(1.0, ratio=True)
-NO_SEED = "The runs share no seed: run both at the same seeds."
 #: FLOPs of a step by name of the convention.
 FLOPS: dict[str, Callable[[Flops], int | None]] = {
     "flops": lambda flops: flops.expected,
@@ -117,49 +114,18 @@ def joint_ratio(joint: Runs, single: Sequence[Runs], unit: Unit = "seconds") -> 
     Args:
         joint: Of one cell.
         single: A cell a task.
-        unit: See :func:`training_cost`.
+        unit: See :func:`peftlab.claims.spent.spent`.
 
-    Returns:
-        The geometric mean over seeds, with Student's interval of the logarithms.
+    See also :func:`peftlab.claims.spent.seed_ratio`.
     """
-    ours = {r.settings.seed: training_cost(r, unit) for r in joint}
-    by_seed = [{r.settings.seed: training_cost(r, unit) for r in runs} for runs in single]
-    complete = [seed for seed in ours if all(seed in costs for costs in by_seed)]
+    by_seed = [{r.settings.seed: r for r in runs} for runs in single]
+    complete = [
+        r.settings.seed for r in joint if all(r.settings.seed in there for there in by_seed)
+    ]
     return seed_ratio(
-        ours, {seed: math.fsum(costs[seed] for costs in by_seed) for seed in complete}
+        {r.settings.seed: spent([r], unit) for r in joint},
+        {seed: spent([there[seed] for there in by_seed], unit) for seed in complete},
     )
-
-
-def training_cost(run: Record, unit: Unit) -> float:
-    """Return what training a model has cost, as its record says.
-
-    Args:
-        run: One run.
-        unit: ``"seconds"``, ``"flops"`` (closed form) or ``"trainer flops"`` (by the convention of
-            ``Trainer``).
-
-    Raises:
-        RecordError: FLOPs are asked for that were not counted.
-    """
-    if unit == "seconds":
-        return run.seconds["train"]
-    found = None
-    if run.flops is not None:
-        found = run.flops.closed_form if unit == "flops" else run.flops.hugging_face
-    if found is None:
-        raise RecordError(
-            f"The record {run.id} of {run.experiment!r} does not say how many FLOPs its training "
-            "took: delete it and run the experiment again."
-        )
-    return found
-
-
-def seed_ratio(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Estimate:
-    """Return the geometric mean over the seeds that both have, with its interval."""
-    ratios = [value / theirs[seed] for seed, value in ours.items() if seed in theirs]
-    if not ratios:
-        raise RecordError(NO_SEED)
-    return Estimate(*geometric_mean(ratios), len(ratios), "seeds", ratio=True)
 
 
 def count(encoder: str, method: str, against: str | None, of: Counted, ratio: bool) -> Estimate:

@@ -15,6 +15,7 @@ from peftlab.claims import measures
 from peftlab.claims.checks import Cell, OfExperiment
 from peftlab.claims.evidence import POCKET, Evidence, Groups, Place
 from peftlab.claims.region import Estimate
+from peftlab.claims.spent import Unit
 from peftlab.costs.plan import Pair
 from peftlab.errors import SettingsError
 from peftlab.experiments.plan import MAJORITY
@@ -201,12 +202,12 @@ class Joint(OfExperiment):
         experiment: Its name.
         joint: Name of the task that is made of several.
         of: ``"score"``: the differences on each task; or what the ratio of the costs of training
-            all is in, see :func:`peftlab.claims.measures.training_cost`.
+            all is in, see :func:`peftlab.claims.spent.spent`.
     """
 
     measure: Literal["joint"]
     joint: str
-    of: Literal["score"] | measures.Unit
+    of: Literal["score"] | Unit
 
     def verify(self, evidence: Evidence) -> None:
         """Check the names."""

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from peftlab.claims import Evidence
+from peftlab.claims import Evidence, Region
 from peftlab.claims import measures as m
 from peftlab.claims.trained import RunRatio
 from peftlab.errors import RecordError
@@ -77,6 +77,24 @@ def test_the_time_of_one_run_is_set_against_the_sum():
     assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.5, 0.5))
     with pytest.raises(RecordError, match="how many FLOPs"):
         m.joint_ratio(joint, single, "flops")
+
+
+def test_seconds_of_two_processors_are_not_compared():
+    def run(label: str, seconds: float, seed: int, cpu: str):
+        spent = {"train": seconds, "total": seconds}
+        flops = {"closed_form": 2 * seconds, "hugging_face": 1}
+        return record(label, seed=seed).replaced(seconds=spent, machine={"cpu": cpu}, flops=flops)
+
+    one = [run("full", 6, seed, "one") for seed in (0, 1, 2)]
+    other = [run("lora", 3, seed, "two" if seed == 1 else "one") for seed in (0, 1, 2)]
+    found = m.joint_ratio(one, [other])
+    assert (found.value, found.n) == (pytest.approx(2), 2)
+    none = m.joint_ratio(one, [other[1:2]])
+    assert math.isnan(none.value)
+    assert (str(none), Region(above=1).judge(none)) == ("not known", "undecided")
+    assert m.joint_ratio(one, [other], "flops").n == 3
+    elsewhere = [run("lora", 3, seed, "two") for seed in (0, 1, 2)]
+    assert math.isnan(m.joint_ratio(one, [other, elsewhere]).value)
 
 
 def test_transfer_is_the_mean_of_the_other_languages():

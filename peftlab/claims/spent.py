@@ -1,0 +1,87 @@
+"""What training has cost, as records say, and ratios of it over seeds.
+
+A ratio is the geometric mean over the seeds that both sides have, with Student's interval of the
+logarithms. Seconds of two processors are never set against each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from peftlab.claims.region import Estimate
+from peftlab.errors import RecordError
+from peftlab.results.comparison.statistics import geometric_mean
+from peftlab.results.records.run import Record
+from peftlab.results.records.store import processor
+
+Unit = Literal["seconds", "flops", "trainer flops"]
+NO_SEED = "The runs share no seed: run both at the same seeds."
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What training some models has cost together.
+
+    Attributes:
+        amount: In its unit.
+        processors: On which the seconds were measured; empty for FLOPs, which are counted.
+    """
+
+    amount: float
+    processors: frozenset[str]
+
+
+def spent(runs: Iterable[Record], unit: Unit) -> Spent:
+    """Return what training all of these runs has cost.
+
+    Args:
+        runs: Each counts once.
+        unit: ``"seconds"``, ``"flops"`` (closed form) or ``"trainer flops"`` (by the convention of
+            ``Trainer``).
+
+    Raises:
+        RecordError: FLOPs are asked for that were not counted.
+    """
+    there = list(runs)
+    if unit == "seconds":
+        total = math.fsum(run.seconds["train"] for run in there)
+        return Spent(total, frozenset(map(processor, there)))
+    return Spent(math.fsum(_flops(run, unit) for run in there), frozenset())
+
+
+def seed_ratio(ours: Mapping[int, Spent], theirs: Mapping[int, Spent]) -> Estimate:
+    """Return what one way has cost over what another has.
+
+    Args:
+        ours: Seed → cost.
+        theirs: The same of the other.
+
+    Returns:
+        Over the seeds whose seconds are all of one processor; not known (NaN) if there is none.
+
+    Raises:
+        RecordError: They share no seed.
+    """
+    shared = [seed for seed in ours if seed in theirs]
+    if not shared:
+        raise RecordError(NO_SEED)
+    alike = [s for s in shared if len(ours[s].processors | theirs[s].processors) <= 1]
+    if not alike:
+        return Estimate(math.nan, math.nan, math.nan, len(shared), "seeds", ratio=True)
+    found = geometric_mean([ours[seed].amount / theirs[seed].amount for seed in alike])
+    return Estimate(*found, len(alike), "seeds", ratio=True)
+
+
+def _flops(run: Record, unit: Unit) -> float:
+    found = None
+    if run.flops is not None:
+        found = run.flops.closed_form if unit == "flops" else run.flops.hugging_face
+    if found is None:
+        raise RecordError(
+            f"The record {run.id} of {run.experiment!r} does not say how many FLOPs its training "
+            "took: delete it and run the experiment again."
+        )
+    return found
