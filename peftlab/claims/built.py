@@ -65,6 +65,8 @@ class AddedTask(OfExperiment):
         named = [self.task, *([] if self.on is None else [self.on])]
         self._verify(self.experiment, "task", named, there)
         refuse_pocket([self.task, *there[self.on or self.task].members])
+        for task in named:
+            self._place(evidence, task)
         if (self.of == "forgetting") != (self.against is None):
             raise SettingsError(
                 f"A check on {self.experiment!r} asks for {self.of}: forgetting is measured "
@@ -84,14 +86,14 @@ class AddedTask(OfExperiment):
 
     def cells(self, evidence: Evidence) -> Iterator[Cell]:
         """Yield a cell a method, or one an old task and method for what is forgotten."""
-        there = {p.task: (p, groups) for p, groups in evidence.groups(self.experiment).items()}
-        place, groups = there[self.on or self.task]
+        place, groups = self._place(evidence, self.on or self.task)
+        alone = self._place(evidence, self.task)[1]
         for label in self.methods:
             ours = groups.get(label, [])
             if self.of == "forgetting":
                 yield from self._forgotten(evidence, place, label, ours)
                 continue
-            theirs = there[self.task][1].get(str(self.against), [])
+            theirs = alone.get(str(self.against), [])
             estimate = self._compared(evidence, ours, theirs) if ours and theirs else None
             ids = {r.id for r in (*ours, *theirs)}
             yield self._cell(f"{place.task}, {label}", place.encoder, estimate, ids, weights=True)
@@ -162,18 +164,15 @@ class SelectedLayers(OfExperiment):
                 "in against, and another task only for the agreement with it."
             )
         for name, rows in ((self.task, self.rows), (self.other, self.other_rows)):
-            if name is not None and len(self._places(evidence, name, rows)) != 1:
-                raise SettingsError(
-                    f"A check on {self.experiment!r} needs one task {name!r}, with one number of "
-                    "train rows: name them in rows and other_rows."
-                )
+            if name is not None:
+                self._place(evidence, name, rows)
 
     def cells(self, evidence: Evidence) -> Iterator[Cell]:
         """Yield a cell a method."""
-        ((place, groups),) = self._places(evidence, self.task, self.rows)
+        place, groups = self._place(evidence, self.task, self.rows)
         name = f"{place}"
         if self.other is not None:
-            ((other, others),) = self._places(evidence, self.other, self.other_rows)
+            other, others = self._place(evidence, self.other, self.other_rows)
             name += f" and {other}"
         for label in self.methods:
             ours = groups.get(label, [])
@@ -188,8 +187,3 @@ class SelectedLayers(OfExperiment):
         if self.of == "share":
             return chains.selected_share(ours)
         return chains.agreement(ours, theirs)
-
-    def _places(
-        self, evidence: Evidence, task: str, rows: int | None
-    ) -> list[tuple[Place, Groups]]:
-        return list(evidence.papers(self.experiment, [task], rows))

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from peftlab.claims.evidence import Evidence
+from peftlab.claims.evidence import Evidence, Groups, Place
 from peftlab.claims.region import Estimate, Judgement, Region
-from peftlab.errors import unknown
+from peftlab.errors import SettingsError, unknown
 from peftlab.experiments import Experiment
 from peftlab.results.records.run import Strict
 
@@ -142,3 +142,22 @@ class OfExperiment(Base):
         found = evidence.trained(self.experiment)
         self._verify(self.experiment, "method", self.labels, found.methods)
         return found
+
+    def _place(
+        self, evidence: Evidence, task: str, rows: int | None = None
+    ) -> tuple[Place, Groups]:
+        """Return the one place of a task, with what methods have recorded there.
+
+        Raises:
+            SettingsError: It is there several times, or never with so many train rows.
+        """
+        found = list(evidence.papers(self.experiment, [task], rows))
+        if len(found) != 1:
+            there = evidence.papers(self.experiment, [task], None)
+            limit = "" if rows is None else f" with {rows} train rows"
+            raise SettingsError(
+                f"A check on {self.experiment!r} needs {task!r}{limit} once, but it is there as "
+                f"{', '.join(f'{place} on {place.encoder}' for place, _ in there)}: name the rows "
+                "of one, or give it an experiment of its own."
+            )
+        return found[0]

@@ -210,7 +210,7 @@ class Joint(OfExperiment):
     of: Literal["score"] | Unit
 
     def verify(self, evidence: Evidence) -> None:
-        """Check the names."""
+        """Check the names, and that it is clear which runs are meant."""
         found = evidence.trained(self.experiment)
         there = [task.name for task in found.tasks if task.of]
         self._verify(self.experiment, "task made of tasks", [self.joint], there)
@@ -218,16 +218,18 @@ class Joint(OfExperiment):
         members = next(task.members for task in found.tasks if task.name == self.joint)
         self._verify(self.experiment, "task", members, [task.name for task in found.tasks])
         refuse_pocket(members)
+        for task in (self.joint, *members):
+            self._place(evidence, task)
 
     def cells(self, evidence: Evidence) -> Iterator[Cell]:
         """Yield a cell a task and method, or one a method for the cost of all."""
         tasks = evidence.trained(self.experiment).tasks
         members = next(task.members for task in tasks if task.name == self.joint)
-        there = {place.task: (place, groups) for place, groups in self._groups(evidence)}
-        place, together = there[self.joint]
+        place, together = self._place(evidence, self.joint)
+        alone = {task: self._place(evidence, task)[1] for task in members}
         for label in self.methods:
             ours = together.get(label, [])
-            single = {task: there[task][1].get(str(self.against), []) for task in members}
+            single = {task: groups.get(str(self.against), []) for task, groups in alone.items()}
             if self.of == "score":
                 for task, runs in single.items():
                     found = None
@@ -242,9 +244,6 @@ class Joint(OfExperiment):
                 found = measures.joint_ratio(ours, list(single.values()), self.of)
             ids = {r.id for runs in (ours, *single.values()) for r in runs}
             yield self._cell(f"{self.joint}, {label}", place.encoder, found, ids, weights=True)
-
-    def _groups(self, evidence: Evidence) -> Iterable[tuple[Place, Groups]]:
-        return evidence.groups(self.experiment).items()
 
 
 def refuse_pocket(tasks: Iterable[str]) -> None:

@@ -261,7 +261,10 @@ LAYERS = 'measure = "selected layers", methods = ["switched"], claimed = { below
             "'fused' is not trained on 'half'",
         ),
         (LAYERS + 'task = "glue/sst", of = "share"', "did you mean 'glue/sst2'"),
-        (LAYERS + 'task = "glue/sst2", rows = 11, of = "share"', "name them in rows"),
+        (
+            LAYERS + 'task = "glue/sst2", rows = 11, of = "share"',
+            "with 11 train rows once, but it is there as glue/sst2 .10 rows. on tiny:",
+        ),
         (
             LAYERS + 'task = "glue/sst2", other = "glue/mrpc", of = "share"',
             "only for the agreement",

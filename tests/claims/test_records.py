@@ -13,7 +13,7 @@ from peftlab.claims.checks import Cell
 from peftlab.claims.evidence import Place
 from peftlab.claims.priced import StepRatio
 from peftlab.claims.trained import Joint, RunRatio
-from peftlab.errors import RecordError
+from peftlab.errors import RecordError, SettingsError
 from peftlab.results.records.costs import CostRecord
 from peftlab.results.records.store import cost_store
 from tests.claims.made import COST, EXPERIMENT
@@ -131,16 +131,33 @@ BOTH = EXPERIMENT.replace(
     "tasks = [", 'tasks = [{ name = "both", of = ["glue/sst2", "glue/mrpc"] }, '
 )
 
+JOINT: dict[str, Any] = {
+    "measure": "joint",
+    "what": "x",
+    "experiment": "small",
+    "joint": "both",
+    "methods": ["full"],
+    "against": "lora-8",
+    "claimed": {"below": 1},
+}
+
 
 def joint_cells(folder: Path, of: str) -> list[Cell]:
     book(folder, small=BOTH)
     evidence = Together(folder / "experiments", folder / "results")
-    check = Joint.model_validate(
-        {"measure": "joint", "what": "x", "experiment": "small", "joint": "both", "of": of}
-        | {"methods": ["full"], "against": "lora-8", "claimed": {"below": 1}}
-    )
+    check = Joint.model_validate(JOINT | {"of": of})
     check.verify(evidence)
     return list(check.cells(evidence))
+
+
+def test_a_task_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    twice = BOTH.replace("tasks = [", 'tasks = [{ name = "glue/sst2", train = 30 }, ')
+    book(tmp_path, small=twice)
+    evidence = Evidence(tmp_path / "experiments", tmp_path / "results")
+    check = Joint.model_validate(JOINT | {"of": "score"})
+    words = r"needs 'glue/sst2' once, but it is there as glue/sst2 \(30 rows\) on tiny, glue/sst2"
+    with pytest.raises(SettingsError, match=words):
+        check.verify(evidence)
 
 
 def test_one_model_is_priced_against_all_adapters_together(tmp_path: Path) -> None:
