@@ -119,7 +119,9 @@ def memory(records: Sequence[CostRecord], without: Collection[str] = ()) -> Plot
 
 
 def surface(records: Sequence[CostRecord], method: str, column: str = "ratio") -> Plot:
-    """Draw a ratio of one method over batch and length, a panel for each encoder.
+    """Draw a ratio of one method over batch and length.
+
+    A panel an encoder; where they are of several modes, precisions or processors, one of each.
 
     Args:
         records: A grid of cells.
@@ -136,12 +138,12 @@ def surface(records: Sequence[CostRecord], method: str, column: str = "ratio") -
     table = table[(table["method"] == method) & table[column].notna()]
     if table.empty:
         raise RecordError(f"There is nothing to draw: no record has the {column} of {method!r}.")
-    encoders = list(dict.fromkeys(table["encoder"]))
+    apart = ["encoder", *(c for c in ("mode", "precision", "processor") if table[c].nunique() > 1)]
+    parts = list(table.groupby(apart, sort=False))
 
     def draw(figure: Figure, theme: dict[str, Any]) -> None:
-        axes = page.panel_axes(figure, len(encoders), ABREAST)
-        for axis, encoder in zip(axes, encoders, strict=True):
-            part = table[table["encoder"] == encoder]
+        axes = page.panel_axes(figure, len(parts), ABREAST)
+        for axis, (where, part) in zip(axes, parts, strict=True):
             field = part.pivot(index="batch", columns="length", values=column)
             tie = (part["tie"] == True) & (column == "ratio")  # noqa: E712  # NaN is no tie
             words = part.assign(
@@ -159,18 +161,17 @@ def surface(records: Sequence[CostRecord], method: str, column: str = "ratio") -
                 vmin=0.3,
                 vmax=1.7,
             )
-            axis.set_title(encoder, fontsize="medium")
+            axis.set_title(", ".join(where), fontsize="medium")
             axis.set_xlabel("tokens of a text")
             axis.set_ylabel("texts in the batch")
 
     said = "; ".join(
-        f"{line.encoder}, {line.batch} × {line.length}: {getattr(line, column):.2f}"
-        for line in table.itertuples()
+        f"{', '.join(where)}, {line.batch} × {line.length}: {getattr(line, column):.2f}"
+        for where, part in parts
+        for line in part.itertuples()
     )
     alt = f"{method}: {column.replace('_', ' ')} to the baseline by batch and length. {said}."
-    return page.plot(
-        draw, table, alt, *page.panel_size(len(encoders), WIDTH / ABREAST, 3.0, ABREAST)
-    )
+    return page.plot(draw, table, alt, *page.panel_size(len(parts), WIDTH / ABREAST, 3.0, ABREAST))
 
 
 CELL = ["encoder", "mode", "batch", "length", "precision", "processor"]

@@ -86,6 +86,13 @@ def test_the_surface_has_a_field_a_cell():
     assert all(text.get_text().startswith("= ") for text in ties)
 
 
+def test_the_surface_keeps_two_measurements_of_a_cell_apart():
+    twice = [*RECORDS, cost_record(8, mode="inference")]
+    panels = costs.surface(twice, "slow").figure.get_axes()[:2]
+    assert [axis.get_title() for axis in panels] == ["bert-base, train", "bert-base, inference"]
+    assert [len(axis.texts) for axis in panels] == [len(RECORDS), 1]
+
+
 def test_what_was_not_timed_is_not_drawn():
     counted = [cost_record(timed=False)]
     with pytest.raises(RecordError, match="nothing to draw"):
