@@ -10,10 +10,11 @@ from typing import Any
 
 from peftlab.claims.measures import Runs
 from peftlab.claims.region import Estimate
-from peftlab.claims.spent import Spent, Unit, seed_ratio, spent
+from peftlab.claims.spent import Spent, Unit, spent, spent_ratio
 from peftlab.errors import RecordError
 from peftlab.experiments.earlier import USES, used
 from peftlab.results.comparison import stability
+from peftlab.results.comparison.pairing import by_seed
 from peftlab.results.comparison.selection import part
 from peftlab.results.comparison.statistics import paired, seed_interval
 from peftlab.results.records.run import Record
@@ -40,13 +41,14 @@ def path_ratio(
         counts: Says of an earlier run whether its cost counts.
         unit: See :func:`peftlab.claims.spent.spent`.
 
-    See also :func:`peftlab.claims.spent.seed_ratio`.
+    See also :func:`peftlab.claims.spent.spent_ratio`.
     """
-    costs = [
-        {r.settings.seed: path_cost(r, records, counts, unit) for r in runs}
-        for runs in (ours, theirs)
-    ]
-    return seed_ratio(*costs)
+    return spent_ratio(
+        [
+            (path_cost(one, records, counts, unit), path_cost(other, records, counts, unit))
+            for one, other in by_seed(ours, theirs)
+        ]
+    )
 
 
 def path_cost(
@@ -112,12 +114,11 @@ def agreement(ours: Runs, theirs: Runs | None = None) -> Estimate:
 
     See also :mod:`peftlab.results.comparison.stability`.
     """
-    left = {r.settings.seed: _chosen(r) for r in ours}
+    selections = [_chosen(r) for r in ours]
     layers = _layers(ours[0])
     if theirs is None:
-        return Estimate.of(stability.stability(list(left.values()), layers))
-    right = {r.settings.seed: _chosen(r) for r in theirs}
-    pairs = [(left[seed], right[seed]) for seed in left if seed in right]
+        return Estimate.of(stability.stability(selections, layers))
+    pairs = [(_chosen(one), _chosen(other)) for one, other in by_seed(ours, theirs)]
     return Estimate.of(stability.agreement(pairs, layers))
 
 

@@ -12,11 +12,12 @@ from typing import Literal
 
 from peftlab import methods
 from peftlab.claims.region import Estimate
-from peftlab.claims.spent import NO_SEED, Unit, seed_ratio, spent
+from peftlab.claims.spent import Unit, spent, spent_ratio
 from peftlab.encoders import shape
 from peftlab.errors import RecordError
 from peftlab.results.comparison import curves, step_price
 from peftlab.results.comparison.curves import Runs
+from peftlab.results.comparison.pairing import by_seed
 from peftlab.results.comparison.statistics import difference, geometric_mean
 from peftlab.results.records.costs import CostRecord, Flops
 from peftlab.results.transfer import retention
@@ -104,8 +105,7 @@ def run_ratio(ours: Runs, theirs: Runs, reach: curves.Reach, step: Estimate = ON
     See also :func:`peftlab.results.comparison.curves.ratio`.
     """
     found = curves.ratio(ours, theirs, reach, Ratio(step.value, step.low, step.high))
-    shared = {r.settings.seed for r in ours} & {r.settings.seed for r in theirs}
-    return Estimate(*found, len(shared), "seeds", ratio=True)
+    return Estimate(*found, len(by_seed(ours, theirs)), "seeds", ratio=True)
 
 
 def joint_ratio(joint: Runs, single: Sequence[Runs], unit: Unit = "seconds") -> Estimate:
@@ -116,16 +116,10 @@ def joint_ratio(joint: Runs, single: Sequence[Runs], unit: Unit = "seconds") -> 
         single: A cell a task.
         unit: See :func:`peftlab.claims.spent.spent`.
 
-    See also :func:`peftlab.claims.spent.seed_ratio`.
+    See also :func:`peftlab.claims.spent.spent_ratio`.
     """
-    by_seed = [{r.settings.seed: r for r in runs} for runs in single]
-    complete = [
-        r.settings.seed for r in joint if all(r.settings.seed in there for there in by_seed)
-    ]
-    return seed_ratio(
-        {r.settings.seed: spent([r], unit) for r in joint},
-        {seed: spent([there[seed] for there in by_seed], unit) for seed in complete},
-    )
+    pairs = by_seed(joint, *single)
+    return spent_ratio([(spent([one], unit), spent(others, unit)) for one, *others in pairs])
 
 
 def count(encoder: str, method: str, against: str | None, of: Counted, ratio: bool) -> Estimate:
@@ -154,14 +148,10 @@ def size_ratio(ours: Runs, theirs: Runs, of: Counted) -> Estimate:
     Raises:
         RecordError: They share no seed.
     """
-    right = {r.settings.seed: r for r in theirs}
     ratios = [
-        getattr(r.parameters, of) / getattr(right[r.settings.seed].parameters, of)
-        for r in ours
-        if r.settings.seed in right
+        getattr(one.parameters, of) / getattr(other.parameters, of)
+        for one, other in by_seed(ours, theirs)
     ]
-    if not ratios:
-        raise RecordError(NO_SEED)
     if len(set(ratios)) == 1:
         return Estimate.exact(ratios[0], ratio=True)
     return Estimate(*geometric_mean(ratios), len(ratios), "seeds", ratio=True)

@@ -7,7 +7,7 @@ logarithms. Seconds of two processors are never set against each other.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +18,6 @@ from peftlab.results.records.run import Record
 from peftlab.results.records.store import processor
 
 Unit = Literal["seconds", "flops", "trainer flops"]
-NO_SEED = "The runs share no seed: run both at the same seeds."
 
 
 @dataclass(frozen=True)
@@ -52,27 +51,22 @@ def spent(runs: Iterable[Record], unit: Unit) -> Spent:
     return Spent(math.fsum(_flops(run, unit) for run in there), frozenset())
 
 
-def seed_ratio(ours: Mapping[int, Spent], theirs: Mapping[int, Spent]) -> Estimate:
+def spent_ratio(pairs: Sequence[tuple[Spent, Spent]]) -> Estimate:
     """Return what one way has cost over what another has.
 
     Args:
-        ours: Seed → cost.
-        theirs: The same of the other.
+        pairs: The one and the other, one a seed; at least one.
 
     Returns:
         Over the seeds whose seconds are all of one processor; not known (NaN) if there is none.
-
-    Raises:
-        RecordError: They share no seed.
     """
-    shared = [seed for seed in ours if seed in theirs]
-    if not shared:
-        raise RecordError(NO_SEED)
-    alike = [s for s in shared if len(ours[s].processors | theirs[s].processors) <= 1]
-    if not alike:
-        return Estimate(math.nan, math.nan, math.nan, len(shared), "seeds", ratio=True)
-    found = geometric_mean([ours[seed].amount / theirs[seed].amount for seed in alike])
-    return Estimate(*found, len(alike), "seeds", ratio=True)
+    alike = [
+        one.amount / other.amount
+        for one, other in pairs
+        if len(one.processors | other.processors) <= 1
+    ]
+    found = geometric_mean(alike) if alike else (math.nan,) * 3
+    return Estimate(*found, len(alike or pairs), "seeds", ratio=True)
 
 
 def _flops(run: Record, unit: Unit) -> float:

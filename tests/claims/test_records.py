@@ -177,7 +177,7 @@ def test_one_model_is_scored_against_the_adapter_of_each_task(tmp_path: Path) ->
 
 def test_runs_without_a_common_seed_are_refused() -> None:
     ours, theirs = [record("full", seed=0)], [record("lora", seed=1)]
-    with pytest.raises(RecordError, match="share no seed"):
+    with pytest.raises(RecordError, match="cannot be paired"):
         m.joint_ratio(ours, [theirs])
-    with pytest.raises(RecordError, match="share no seed"):
+    with pytest.raises(RecordError, match="cannot be paired"):
         m.size_ratio(ours, theirs, "trainable")

@@ -16,13 +16,7 @@ from peftlab.errors import RecordError
 from peftlab.results.choice.needs import AXES, Axis, Needs
 from peftlab.results.comparison.cost_table import comparison, is_tie
 from peftlab.results.comparison.selection import cell_of, cells, part, selected
-from peftlab.results.comparison.statistics import (
-    Interval,
-    geometric_mean,
-    pair,
-    paired,
-    trains_nothing,
-)
+from peftlab.results.comparison.statistics import Interval, difference, geometric_mean
 from peftlab.results.comparison.step_price import label_in
 from peftlab.results.records.costs import CostRecord
 from peftlab.results.records.run import Parameters, Record
@@ -58,7 +52,7 @@ class Scored:
         """Return the paired difference to another method on the task."""
         if self.transfer is not None and other.transfer is not None:
             return retention.difference(self.transfer, other.transfer).target
-        return paired(*pair(self.runs, other.runs))
+        return difference(self.runs, other.runs)
 
 
 class Where(NamedTuple):
@@ -106,7 +100,7 @@ def learned(records: Iterable[Record], where: Where, tasks: Tasks) -> dict[str, 
     controls: dict[str, list[Record]] = defaultdict(list)
     for r in records:
         there = r.sizes and Where(r.experiment, r.settings.encoder, r.sizes.train) == where
-        if there and trains_nothing(r) and not r.settings.random_weights:
+        if there and r.settings.trains_nothing and not r.settings.random_weights:
             controls[r.settings.task].append(r)
     best = {task: max(there, key=lambda each: each.mean) for task, there in tasks.items()}
     return {
@@ -119,7 +113,7 @@ def learned(records: Iterable[Record], where: Where, tasks: Tasks) -> dict[str, 
 def _places(records: Iterable[Record], needs: Needs) -> dict[Where, Tasks]:
     by_experiment: dict[str, list[Record]] = defaultdict(list)
     for record in records:
-        if not (record.settings.random_weights or trains_nothing(record)):
+        if not (record.settings.random_weights or record.settings.trains_nothing):
             by_experiment[record.experiment].append(record)
     found: dict[Where, Tasks] = defaultdict(lambda: defaultdict(list))
     for name, group in by_experiment.items():

@@ -14,6 +14,7 @@ from statistics import median
 from typing import NamedTuple
 
 from peftlab.errors import RecordError
+from peftlab.results.comparison.pairing import by_seed
 from peftlab.results.comparison.statistics import seed_interval
 from peftlab.results.records.run import Record
 from peftlab.timing.intervals import Ratio
@@ -92,11 +93,7 @@ def ratio(ours: Runs, theirs: Runs, reach: Reach, step: Ratio = SAME) -> Ratio:
     Raises:
         RecordError: The runs share no seed.
     """
-    right = {r.settings.seed: r for r in theirs}
-    pairs = [(r, right[r.settings.seed]) for r in ours if r.settings.seed in right]
-    if not pairs:
-        raise RecordError("The runs share no seed: run both methods at the same seeds.")
-    spans = [(reach(ours), reach(theirs)) for ours, theirs in pairs]
+    spans = [(reach(one), reach(other)) for one, other in by_seed(ours, theirs)]
     least = [_log(ours.least) - _log(theirs.most) for ours, theirs in spans]
     most = [_log(ours.most) - _log(theirs.least) for ours, theirs in spans]
     low = seed_interval(least) if all(map(math.isfinite, least)) else None

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peftlab.errors import RecordError
+from peftlab.results.comparison.pairing import by_seed
 from peftlab.results.comparison.selection import Cell, cells, selected
 from peftlab.results.records.run import Record
 from peftlab.timing.intervals import Ratio
@@ -220,32 +221,8 @@ def difference(
     Raises:
         RecordError: They share no seed.
     """
-    return paired(*pair(records, baseline), split, confidence)
-
-
-def pair(
-    records: Sequence[Record], baseline: Sequence[Record]
-) -> tuple[list[Record], list[Record]]:
-    """Return the runs of two cells that share a seed, in the same order.
-
-    A control that has one run only because nothing in it is random is paired with every seed.
-
-    Raises:
-        RecordError: They share no seed.
-    """
-    left = {r.settings.seed: r for r in records}
-    right = {r.settings.seed: r for r in baseline}
-    if len(right) == 1 and trains_nothing(baseline[0]):
-        right = dict.fromkeys(left, baseline[0])
-    elif len(left) == 1 and trains_nothing(records[0]):
-        left = dict.fromkeys(right, records[0])
-    shared = sorted(left.keys() & right.keys())
-    if not shared:
-        raise RecordError(
-            f"Runs of seeds {sorted(left)} and {sorted(right)} cannot be paired: run both at the "
-            "same seeds."
-        )
-    return [left[s] for s in shared], [right[s] for s in shared]
+    ours, theirs = zip(*by_seed(records, baseline), strict=True)
+    return paired(ours, theirs, split, confidence)
 
 
 def paired(
@@ -352,11 +329,6 @@ def place(record: Record, split: str = "test") -> Place:
     """Return where a run was scored, as noise floors are kept by."""
     settings = record.settings
     return settings.encoder, settings.task, len(record.example_scores.get(split, []))
-
-
-def trains_nothing(record: Record) -> bool:
-    """Say whether a run is a control that has no learning rate, so that its seed means nothing."""
-    return record.settings.learning_rate is None
 
 
 def examples(records: Sequence[Record], split: str, metric: str = "") -> Array | None:

@@ -96,7 +96,7 @@ def stop_table(
     import pandas as pd
 
     records = list(records)
-    majority = [r for r in records if r.settings.learning_rate is None]
+    majority = [r for r in records if r.settings.trains_nothing]
     reach = curves.to_stop(patience, majority)
     groups = _groups(records, baseline)
     rows = []

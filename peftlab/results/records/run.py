@@ -140,6 +140,11 @@ class RunSettings(Strict):
         return int(str(self.training["seed"]))
 
     @property
+    def trains_nothing(self) -> bool:
+        """Whether it is a control without a learning rate, whose seed means nothing."""
+        return self.learning_rate is None
+
+    @property
     def learning_rate(self) -> float | None:
         """The peak learning rate; None where nothing is trained."""
         rate = self.training.get("learning_rate")

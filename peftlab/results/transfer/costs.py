@@ -205,7 +205,7 @@ def seconds(record: Record) -> float:
 
 def flops(record: Record) -> float:
     """Return the FLOPs of the training steps in closed form; 0 without any, NaN without a count."""
-    if record.settings.learning_rate is None:
+    if record.settings.trains_nothing:
         return 0.0
     counted = None if record.flops is None else record.flops.closed_form
     return float("nan") if counted is None else float(counted)

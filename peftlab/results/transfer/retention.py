@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from peftlab.errors import RecordError
+from peftlab.results.comparison.pairing import by_seed
 from peftlab.results.comparison.statistics import (
     Array,
     Interval,
-    pair,
     seed_interval,
     summed_interval,
 )
@@ -117,7 +117,7 @@ def difference(ours: Transfer, theirs: Transfer) -> Averages:
             f"{ours.method!r} and {theirs.method!r} were not scored in the same languages of "
             f"{ours.task!r}: compare runs with the same transfer tasks."
         )
-    left, right = pair(ours.runs, theirs.runs)
+    left, right = zip(*by_seed(ours.runs, theirs.runs), strict=True)
     ours, theirs = replace(ours, runs=tuple(left)), replace(theirs, runs=tuple(right))
     rows, base = _rows(ours), _rows(theirs)
     if rows is None or base is None or any(rows[c].shape != base[c].shape for c in rows):

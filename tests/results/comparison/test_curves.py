@@ -150,7 +150,7 @@ def test_the_price_of_a_step_multiplies_and_widens():
 
 
 def test_runs_without_a_common_seed_are_refused():
-    with pytest.raises(RecordError, match="share no seed"):
+    with pytest.raises(RecordError, match="cannot be paired"):
         ratio(runs("lora", [10]), runs("full", [10, 10])[1:], below)
 
 
