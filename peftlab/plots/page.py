@@ -177,15 +177,15 @@ def legend(axis: Axes) -> None:
     axis.legend(handles.values(), handles.keys(), fontsize="small")
 
 
-def shared_legend(figure: Figure, axes: Sequence[Axes]) -> None:
-    """Name each series of several panels once, below them."""
+def shared_legend(figure: Figure, axes: Sequence[Axes], columns: int = 6) -> None:
+    """Name each series of several panels once, below them, in so many columns at most."""
     handles: dict[str, Artist] = {}
     for axis in axes:
         for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault(name, handle)
     names = list(handles)
     figure.legend(
-        list(handles.values()), names, loc="outside lower center", ncols=min(len(names), 6)
+        list(handles.values()), names, loc="outside lower center", ncols=min(len(names), columns)
     )
 
 

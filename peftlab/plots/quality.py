@@ -105,7 +105,7 @@ def learning_rates(records: Sequence[Record]) -> Plot:
             axis.set_xscale("log")
             axis.set(xlabel="learning rate (log scale)", ylabel=f"{page.metric(part)}, dev")
             axis.set_title(page.title(*where))
-            axis.legend(fontsize="small")
+        page.shared_legend(figure, axes, columns)
 
     best = table.loc[table.groupby(["task", "method"])["dev"].idxmax()]
     said = "; ".join(
@@ -113,8 +113,11 @@ def learning_rates(records: Sequence[Record]) -> Plot:
         for line in best.itertuples()
     )
     alt = f"Development score by learning rate. {said}."
-    size = page.panel_size(len(page.panels(table)), 4.4, 3.6)
-    return page.plot(draw, table.reset_index(drop=True), alt, *size)
+    count = len(page.panels(table))
+    width, height = page.panel_size(count, 4.4, 3.2)
+    columns = 2 * min(count, page.COLUMNS)
+    names = -(-table["method"].nunique() // columns)
+    return page.plot(draw, table.reset_index(drop=True), alt, width, height + 0.25 * names)
 
 
 def transfer(records: Sequence[Record], method: str | None = None) -> Plot:
