@@ -21,6 +21,7 @@ from peftlab.methods import sites
 from peftlab.methods.base import Method
 from peftlab.methods.finetuning import Full
 from peftlab.methods.work import work
+from peftlab.seeding import seeded
 from peftlab.tasks.multi import Heads, MultiTask, joined, members
 
 if TYPE_CHECKING:
@@ -216,8 +217,7 @@ def model(
     """
     settings = methods.get(method)
     task = joined(task)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         if isinstance(encoder, str):
             encoder = load_encoder(encoder, attention=attention, random_weights=random_weights)
         elif encoder.in_use or next(sites.find(encoder.backbone), None) is not None:
@@ -267,8 +267,7 @@ def add_task(model: Model, task: Task, *, seed: int | None = None) -> Model:
     if not isinstance(model.head, Heads):
         model.head = Heads({model.task.name: model.head})
     seed = model.seed if seed is None else seed
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         head = task.head(
             model.encoder.anatomy.hidden_size,
             model.options.get("pooling") or model.encoder.pooling,

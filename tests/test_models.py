@@ -32,6 +32,16 @@ def test_building_leaves_the_random_state_alone(make_encoder, toy_task):
     assert torch.equal(torch.rand(2), expected)
 
 
+def test_building_touches_no_generator_of_a_gpu(make_encoder, toy_task, monkeypatch):
+    def refuse(seed):
+        raise AssertionError(f"the generators of all GPUs were seeded with {seed}")
+
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", refuse)
+    model = pl.model(make_encoder("bert"), toy_task, "lora-8", seed=7)
+    other = pl.task({"train": toy_task.rows("train")}, kind="classification", name="other")
+    pl.add_task(model, other)
+
+
 @pytest.mark.parametrize(
     ("method", "depth", "words"),
     [

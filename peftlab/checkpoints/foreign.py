@@ -39,7 +39,7 @@ ADAPTERS_RELEASE = "adapters.1.3.0"
 #: Settings of theirs that change nothing once the weights are loaded …
 MOOT = {
     *("auto_mapping", "base_model_name_or_path", "dtype", "ensure_weight_tying", "inference_mode"),
-    *("init_ia3_weights", "init_lora_weights", "init_weights", "init_weights_seed"),
+    *("init_ia3_weights", "init_weights", "init_weights_seed"),
     *("megatron_core", "peft_version"),
     *("qalora_group_size", "revision", "task_type"),
     *("prompt_init", "prompt_init_text", "prompt_tuning_init", "prompt_tuning_init_text"),
@@ -55,6 +55,10 @@ MOOT = {
     *("target_modules",),
     # … or are refused by the method where they say what it does not have
     *("alpha_pattern", "rank_pattern"),
+}
+#: … or nothing at these values: other ways to begin a LoRA change the encoder's own weights.
+MOOT_VALUES: dict[str, tuple[Any, ...]] = {
+    "init_lora_weights": (True, False, "gaussian", "orthogonal", "eva"),
 }
 #: … or nothing in an adapter that is parallel to a sublayer and so reads neither result nor norm.
 MOOT_IN_PARALLEL = {"adapter_residual_before_ln", "original_ln_before", "residual_before_ln"}
@@ -206,7 +210,8 @@ def _unsaid(config: Mapping[str, Any], written: Mapping[str, Any]) -> str | None
             continue
         off = value in (None, False, [], {}, 0)
         moot = MOOT | MOOT_IN_PARALLEL if config.get("is_parallel") else MOOT
-        if not (key in moot or (value == written[key] if key in written else off)):
+        fine = key in moot or value in MOOT_VALUES.get(key, ())
+        if not (fine or (value == written[key] if key in written else off)):
             return key
     return None
 

@@ -128,6 +128,9 @@ def average(
     headers = [header for header, _ in contents]
     one_task = all(h["task"] == headers[0]["task"] for h in headers)
     if one_task:
+        for header, folder in zip(headers, folders, strict=True):
+            for other, first in zip(format.heads(header), format.heads(headers[0]), strict=True):
+                format.check_head(other, first, folder)
         model = load(folders[0], encoder=encoder, task=task)
     elif task is None:
         names = ", ".join(repr(h["task"]["name"]) for h in headers)

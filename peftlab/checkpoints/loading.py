@@ -85,6 +85,7 @@ def load(
         )
     if encoder is None:
         encoder = saved["encoder"]["name"]
+    named = isinstance(encoder, str)
     if isinstance(encoder, str):
         encoder = load_encoder(encoder, attention=saved["encoder"]["attention"])
     head = saved.get("options", {}) if "of" in saved["task"] else saved["head"]
@@ -95,9 +96,11 @@ def load(
         pooling=head.get("pooling"),
         dropout=head.get("dropout", 0.1),
     )
+    if named:
+        model.to(getattr(torch, saved["encoder"]["dtype"]))
     restore(model, folder)
     model.options = dict(saved.get("options", model.options))
-    return model.to(getattr(torch, saved["encoder"]["dtype"]))
+    return model
 
 
 def restore(model: Model, folder: str | Path) -> None:

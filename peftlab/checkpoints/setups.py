@@ -6,6 +6,7 @@ That library calls it an *adapter setup*. Single methods are in :mod:`peftlab.ch
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +111,9 @@ def read(folder: Path, encoder: Encoder) -> tuple[AdapterFusion, dict[str, Tenso
                 f"has {value!r}: train it again."
             )
     config: Any = encoder.backbone.config
-    dropout = settings.get("dropout_prob") or config.attention_probs_dropout_prob
+    dropout = settings.get("dropout_prob")
+    if dropout is None:
+        dropout = config.attention_probs_dropout_prob
     tensors = {
         path.replace(f".before.{adapter.name}.", f"{OURS}members.{k}."): tensor
         for k, (_, own) in enumerate(found)
@@ -122,7 +125,10 @@ def read(folder: Path, encoder: Encoder) -> tuple[AdapterFusion, dict[str, Tenso
         place, _, name = f"backbone.{inside}".partition(f".adapter_fusion_layer.{fused}.")
         if place in places:  # theirs also makes fusions, without use, where adapters are left out
             tensors[f"{place}{OURS}{name}"] = tensor
-    return AdapterFusion(len(names), adapter, dropout), tensors
+    fusion = AdapterFusion(len(names), adapter, dropout)
+    if not settings.get("regularization", True):
+        fusion = replace(fusion, regularization=0.0)
+    return fusion, tensors
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

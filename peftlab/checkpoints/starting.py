@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from peftlab.checkpoints import format
@@ -18,6 +17,7 @@ from peftlab.encoders import Encoder, load_encoder
 from peftlab.errors import CheckpointError, SettingsError
 from peftlab.models import Model
 from peftlab.models import model as build
+from peftlab.seeding import seeded
 from peftlab.tasks.language import LanguageModelTask
 from peftlab.tasks.multi import Heads, place
 
@@ -61,8 +61,7 @@ def start(
         SettingsError: The encoder is that of a model already.
     """
     header, tensors = format.read(folder)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         if isinstance(encoder, str):
             encoder = load_encoder(encoder, random_weights=random_weights)
     trained = _trained(encoder, header, tensors, folder)

@@ -104,9 +104,16 @@ def describe(backbone: PreTrainedModel) -> Anatomy:
         The anatomy; its slots point into ``backbone``.
 
     Raises:
-        SettingsError: The layers are not built or not named as BERT's are.
+        SettingsError: The layers are not built or not named as BERT's are, or its positions are not
+            absolute.
     """
     config: Any = backbone.config
+    positions_as = getattr(config, "position_embedding_type", "absolute")
+    if positions_as != "absolute":
+        raise SettingsError(
+            f"The encoder has {positions_as!r} positions, which transformers 5 leaves out: use an "
+            "encoder with absolute ones."
+        )
     encoder: Any = getattr(backbone, "encoder", None)
     try:
         layers = tuple(

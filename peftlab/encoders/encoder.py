@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -121,12 +122,28 @@ class Encoder:
         what a checkpoint remembers of its backbone.
         """
         digest = hashlib.sha256()
-        for name, tensor in self.backbone.state_dict().items():
+        state = self.backbone.state_dict()
+        for name in _order(state):
+            tensor = state[name]
             if tensor.is_meta:
                 return "meta"
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(_view_bytes(tensor))
         return digest.hexdigest()
+
+
+def _order(names: Iterable[str]) -> list[str]:
+    """Return the names of weights as BERT has them: the positions behind the word vectors.
+
+    For RoBERTa and its kin releases of transformers differ in where they put the positions.
+    """
+    order = list(names)
+    for late in [name for name in order if "position_embeddings" in name]:
+        words = late.replace("position_embeddings", "word_embeddings")
+        if words in order:
+            order.remove(late)
+            order.insert(order.index(words) + 1, late)
+    return order
 
 
 def _view_bytes(tensor: torch.Tensor) -> Any:

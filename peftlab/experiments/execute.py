@@ -204,11 +204,12 @@ def majority(run: RunSettings, task: Task, transfer: list[Task], clock: Phases) 
         SettingsError: The kind of task has no majority class.
     """
     from peftlab import tasks
+    from peftlab.training.evaluation import scored_tasks
 
     metrics, scores = {}, {}
     with clock("test"):
         metrics["dev"] = tasks.majority(task, "dev").metrics
-        for name, each in {"test": task, **{other.name: other for other in transfer}}.items():
+        for name, each in scored_tasks(task, transfer).items():
             found = tasks.majority(each, "test", train=task)
             metrics[name] = found.metrics
             for part, its in (found.parts or {name: found}).items():

@@ -200,8 +200,12 @@ class Task(ABC):
         return {
             **self.data.origin,
             "splits": {split: self._history(split) for split in self.splits},
-            "sha256": {split: _digest(self.rows(split)) for split in self.splits},
+            "sha256": {split: self.digest(split) for split in self.splits},
         }
+
+    def digest(self, split: str) -> str:
+        """Return the SHA-256 over the rows of a split."""
+        return _digest(self.rows(split))
 
     def rows(self, split: str) -> list[Row]:
         """Return the rows of a split, read on first use.

@@ -85,21 +85,30 @@ class Masking:
         Returns:
             The changed ids, and labels that are -100 where nothing was hidden.
         """
-        pieces = torch.tensor(ids)
-        special = torch.isin(pieces, self.special)
-        generator = torch.Generator().manual_seed(int(random.integers(2**63)))
+        generator = _generator(random)
         while True:
-            shown, labels = mask_tokens(
-                pieces, special, self.rate, self.mask_id, self.vocabulary, generator
-            )
-            if special.all() or (labels != IGNORED).any():
-                return shown.tolist(), labels.tolist()
+            shown, labels = self._draw(ids, generator)
+            if set(labels) != {IGNORED} or torch.isin(torch.tensor(ids), self.special).all():
+                return shown, labels
 
     def __call__(self, feature: Feature, random: np.random.Generator) -> Feature:
         """Return a feature with other pieces of its ``original`` hidden, as a training step wants.
 
-        It has no ``targets``: the loss needs ``labels`` only.
+        Each piece is hidden with the same probability, so that of a short text often none is. It
+        has no ``targets``: the loss needs ``labels`` only.
         """
-        ids, labels = self.hide(feature["original"], random)
+        ids, labels = self._draw(feature["original"], _generator(random))
         kept = {key: value for key, value in feature.items() if key != "targets"}
         return kept | {"input_ids": ids, "labels": labels}
+
+    def _draw(self, ids: list[int], generator: torch.Generator) -> tuple[list[int], list[int]]:
+        pieces = torch.tensor(ids)
+        special = torch.isin(pieces, self.special)
+        shown, labels = mask_tokens(
+            pieces, special, self.rate, self.mask_id, self.vocabulary, generator
+        )
+        return shown.tolist(), labels.tolist()
+
+
+def _generator(random: np.random.Generator) -> torch.Generator:
+    return torch.Generator().manual_seed(int(random.integers(2**63)))

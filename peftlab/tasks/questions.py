@@ -111,12 +111,15 @@ class QuestionTask(Task):
                 return_overflowing_tokens=True,
                 return_offsets_mapping=True,
             )
-            for i, number in enumerate(encoded["overflow_to_sample_mapping"]):
+            windows = encoded["overflow_to_sample_mapping"]
+            for i, number in enumerate(windows):
                 offsets = np.array(encoded["offset_mapping"][i], dtype=np.int32)
                 offsets[~in_context(encoded, i)] = -1
                 feature = inputs(encoded, i) | {"row": begin + number, "offsets": offsets}
                 if self.answers in chunk[number]:
-                    feature["labels"] = self._span(chunk[number], offsets)
+                    first = windows[i - 1 : i] != [number]
+                    last = windows[i + 1 : i + 2] != [number]
+                    feature["labels"] = self._span(chunk[number], offsets, first, last)
                 features.append(feature)
         return features
 
@@ -137,11 +140,20 @@ class QuestionTask(Task):
             for question, offsets in zip(questions, encoded["offset_mapping"], strict=True)
         ]
 
-    def _span(self, row: Row, offsets: np.ndarray) -> tuple[int, int]:
+    def _span(self, row: Row, offsets: np.ndarray, first: bool, last: bool) -> tuple[int, int]:
+        """Return the tokens of the answer, or (0, 0) where the window does not hold all of it.
+
+        Its edges may have no token: a space, or an accent that the tokenizer strips.
+        """
         text, begin = (row[self.answers][key][0] for key in ("text", "answer_start"))
         end = begin + len(text)
         tokens = np.flatnonzero((offsets[:, 0] < end) & (offsets[:, 1] > begin))
-        if not len(tokens) or offsets[tokens[0], 0] > begin or offsets[tokens[-1], 1] < end:
+        inside = np.flatnonzero(offsets[:, 0] >= 0)
+        if not len(tokens):
+            return (0, 0)
+        left = 0 if first else offsets[inside[0], 0]
+        right = len(row[self.context]) if last else offsets[inside[-1], 1]
+        if begin < left or end > right:
             return (0, 0)
         return (int(tokens[0]), int(tokens[-1]))
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from peftlab.errors import NonFiniteLossError, OutOfMemoryError
-from peftlab.tasks.base import Evaluation, Feature, Row, Task
+from peftlab.errors import NonFiniteLossError, OutOfMemoryError, SettingsError
+from peftlab.tasks.base import SPLITS, Evaluation, Feature, Row, Task
 from peftlab.tasks.coverage import warn_of_unknown
-from peftlab.tasks.multi import Heads, joined, like, members
+from peftlab.tasks.multi import Heads, MultiTask, joined, like, members
 from peftlab.timing.capacity import out_of_memory, release
 from peftlab.training import batches
 from peftlab.training.precision import Resolved, autocast, resolve
@@ -98,6 +98,24 @@ def predict(
         model.train(was_training)
     complete = labels == sum(map(batches.label_count, features)) and labels > 0
     return Predictions(logits, total / labels if complete else None)
+
+
+def scored_tasks(task: Task, transfer: Sequence[Task]) -> dict[str, Task]:
+    """Return what a run is scored on: ``test``, and every transfer task by its name.
+
+    Raises:
+        SettingsError: A name is there twice, or is that of a split or of a task that is learnt
+            together with others: one score would stand in the other's place.
+    """
+    taken = {*SPLITS, *(each.name for each in members(task) if isinstance(task, MultiTask))}
+    for other in transfer:
+        if other.name in taken:
+            raise SettingsError(
+                f"The name {other.name!r} of a transfer task is taken: give it another with "
+                "name=…, so that no score is lost."
+            )
+        taken.add(other.name)
+    return {"test": task, **{other.name: other for other in transfer}}
 
 
 def evaluate(

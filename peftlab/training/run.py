@@ -13,7 +13,7 @@ from peftlab.tasks.multi import joined, members
 from peftlab.timing import machine
 from peftlab.timing.phases import Phases
 from peftlab.training import state
-from peftlab.training.evaluation import check_fit, evaluate
+from peftlab.training.evaluation import check_fit, evaluate, scored_tasks
 from peftlab.training.loop import Trained, added, fit
 from peftlab.training.settings import TrainSettings
 
@@ -52,7 +52,8 @@ def train(
             model with several heads, any of the tasks may train.
         settings: Every knob of the loop.
         transfer: Tasks with the same labels, such as other languages, to score afterwards.
-        before_transfer: Is given each of them before it is scored, to prepare the model for it.
+        before_transfer: Is given each of them before it is scored, to prepare the model for it, and
+            the task itself at the end.
         folder: Where checkpoints go. A run that was killed continues from there; the folder is
             emptied of them when the run is done.
         experiment: Name of the experiment that the run belongs to.
@@ -70,7 +71,7 @@ def train(
         ``metrics[<task>]`` and ``example_scores[<task>]`` are those of a task's test split.
 
     Raises:
-        SettingsError: A setting is unknown or cannot work.
+        SettingsError: A setting is unknown or cannot work, or transfer tasks share a name.
         DataError: A split is empty or a transfer task has other labels.
         NonFiniteLossError: The loss became infinite or not a number.
         OutOfMemoryError: The device has too little memory for the batch.
@@ -83,6 +84,7 @@ def train(
     settings = settings_with(settings or TrainSettings(), changes)
     clock = clock or Phases()
     commit = machine.git()  # of the code that runs: it may be edited while this trains
+    scored_on = scored_tasks(task, transfer)
     for each in (task, *transfer):
         check_fit(model, each)
     with clock("read"):  # a split that is missing shall not show after the training
@@ -93,6 +95,8 @@ def train(
     counts = summary(model)
     place = Path(folder) if folder is not None else None
     key = f"{asked.id} {asked.encoder_fingerprint}"
+    if place is not None:  # settings do not say what the rows of a file are
+        key += "".join(f" {task.digest(split)}" for split in ("train", "dev"))
     trained = fit(
         model, task, settings, clock=clock, folder=place, key=key, show_progress=show_progress
     )
@@ -103,7 +107,7 @@ def train(
         kept = [e for e in trained.evaluations if e["step"] == trained.best_step]
         metrics["dev"] = (kept or trained.evaluations)[-1]["metrics"]
     options: dict[str, Any] = {"max_length": settings.max_length, "precision": settings.precision}
-    for name, each in {"test": task, **{other.name: other for other in transfer}}.items():
+    for name, each in scored_on.items():
         with clock("test" if name == "test" else "transfer"):
             if before_transfer is not None and name != "test":
                 before_transfer(each)
@@ -111,6 +115,8 @@ def train(
         metrics[name] = scored.metrics
         for part, found in (scored.parts or {name: scored}).items():
             metrics[part], scores[part] = found.metrics, found.example_scores
+    if before_transfer is not None:  # the model is to be saved as it was trained
+        before_transfer(task)
     record = Record(
         id=asked.id,
         experiment=experiment,

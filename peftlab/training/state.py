@@ -126,7 +126,7 @@ def restore(
         ) from error
     if header["key"] != key:
         raise CheckpointError(
-            f"The training checkpoint {path} belongs to a run with other settings; "
+            f"The training checkpoint {path} belongs to a run with other settings or rows; "
             "choose another folder or delete it."
         )
     best = {}

@@ -39,6 +39,8 @@ def edit(folder: Path, **changes: object) -> None:
     [
         ("peft", {"use_rslora": True}, "sets use_rslora to True"),
         ("peft", {"use_dora": True}, "sets use_dora to True"),
+        ("peft", {"init_lora_weights": "pissa"}, "sets init_lora_weights to 'pissa'"),
+        ("peft", {"init_lora_weights": "olora"}, "sets init_lora_weights to 'olora'"),
         ("peft", {"bias": "all"}, "sets bias to 'all'"),
         ("peft", {"rank_pattern": {"query": 2}}, "rank_pattern gives the maps of layer 0"),
         ("peft", {"peft_type": "VERA"}, "of a method of peft"),

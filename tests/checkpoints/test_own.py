@@ -143,6 +143,21 @@ def test_the_type_of_the_weights_comes_back(make_encoder, toy_task, rows, tmp_pa
     assert torch.equal(logits(found, rows), logits(model, rows))
 
 
+def test_an_encoder_that_is_given_keeps_its_type(make_encoder, toy_task, tmp_path):
+    model = pl.model(make_encoder("bert"), toy_task, "lora-8")
+    with torch.no_grad():
+        for _, tensor in model.trainable_parameters():
+            tensor.add_(torch.rand_like(tensor))
+    model.save(tmp_path)
+    half = make_encoder("bert")
+    half.fingerprint  # noqa: B018  # of the weights as loaded
+    half.backbone.to(torch.bfloat16)
+    found = pl.load(tmp_path, encoder=half, task=toy_task)
+    assert {p.dtype for p in found.parameters()} == {torch.bfloat16}
+    whole = pl.load(tmp_path, encoder=make_encoder("bert"), task=toy_task).state_dict()
+    assert all(torch.equal(whole[name], tensor) for name, tensor in model.state_dict().items())
+
+
 def test_attention_kernel_and_pooling_come_back(make_encoder, toy_task, tmp_path):
     model = pl.model(make_encoder(attention="eager"), toy_task, pl.LoRA(), pooling="mean")
     found = pl.load(model.save(tmp_path), task=toy_task)

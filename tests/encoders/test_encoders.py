@@ -18,6 +18,7 @@ from peftlab.encoders import (
     resolve,
 )
 from peftlab.errors import DataError, OfflineError, SettingsError
+from tests.conftest import tiny_backbone
 
 
 def test_a_folder_is_an_encoder(tiny_folder, model_type):
@@ -64,6 +65,29 @@ def test_the_fingerprint_is_of_the_weights(tiny_folder, make_encoder):
     with torch.no_grad():
         encoder.backbone.embeddings.word_embeddings.weight[0, 0] += 1
     assert encoder_from(encoder.backbone, None).fingerprint != encoder.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("family", "begins"),
+    [
+        ("bert", "b827ea7e4e13"),
+        ("roberta", "01dd909b4c3f"),
+        ("xlm-roberta", "01dd909b4c3f"),
+        ("camembert", "01dd909b4c3f"),
+    ],
+)
+def test_the_fingerprint_is_the_same_under_every_release_of_transformers(family, begins):
+    backbone = tiny_backbone(family)
+    with torch.no_grad():
+        for i, (_, tensor) in enumerate(sorted(backbone.named_parameters())):
+            tensor.copy_((torch.arange(tensor.numel()) % 97 + i).reshape(tensor.shape))
+    assert encoder_from(backbone, None).fingerprint.startswith(begins)
+
+
+@pytest.mark.parametrize("kind", ["relative_key", "relative_key_query"])
+def test_relative_positions_are_refused(kind):
+    with pytest.raises(SettingsError, match=f"has '{kind}' positions"):
+        encoder_from(tiny_backbone("bert", position_embedding_type=kind), None)
 
 
 def test_random_weights_follow_torchs_seed(tiny_folder):

@@ -324,6 +324,33 @@ def test_averaging_different_tasks(make_encoder, save, rows, toy_task):
     assert torch.equal(model.head.out.weight, fresh.head.out.weight)
 
 
+def test_heads_of_other_forms_are_not_averaged(make_encoder, toy_task, rows, tmp_path):
+    deep = pl.task(
+        dict.fromkeys(("train", "dev"), rows), kind="classification", name="toy", head_layers=2
+    )
+    for name, task, options in (
+        ("one", toy_task, {}),
+        ("mean", toy_task, {"pooling": "mean"}),
+        ("deep", deep, {}),
+    ):
+        pl.model(make_encoder("bert"), task, "adapter", **options).save(tmp_path / name)
+    for pair, word in ((("one", "mean"), "pooling"), (("one", "deep"), "layers")):
+        for order in (pair, pair[::-1]):
+            with pytest.raises(CheckpointError, match=f"with {word}"):
+                pl.average([tmp_path / name for name in order], task=toy_task)
+
+
+@pytest.mark.parametrize(("dropout", "regularization"), [(0.0, 0.0), (0.3, 0.01)])
+def test_settings_of_training_come_back_from_adapters_format(
+    make_encoder, toy_task, tmp_path, dropout, regularization
+):
+    method = pl.AdapterFusion(2, pl.Adapter(), dropout, regularization)
+    model = pl.model(make_encoder("bert"), toy_task, method)
+    model.save(tmp_path, format="adapters")
+    found = pl.load(tmp_path, encoder=make_encoder("bert"), task=toy_task).method
+    assert found == method
+
+
 @pytest.mark.parametrize("model_type", ["bert"])
 def test_averaging_what_does_not_fit(save, make_encoder, toy_task):
     (_, one), (_, wide) = save("one"), save("wide", pl.Adapter(reduction_factor=8))

@@ -112,6 +112,39 @@ def test_a_long_context_is_read_through_windows(tokenizer):
     assert all(covered[i] for i, c in enumerate(CONTEXT) if c != " ")
 
 
+@pytest.mark.parametrize(
+    "answer", ["oslo", " oslo", "oslo\u200b", "oslo ", "oslo\u0301"], ids=ascii
+)
+def test_an_answer_may_begin_or_end_where_no_token_does(bert, answer):
+    context = f"the stone stands in {answer.strip(' ')} ."
+    begin = context.index(answer.strip(" ")) - answer.startswith(" ")
+    row = QUESTION | {
+        "context": context,
+        "answers": {"text": [answer], "answer_start": [begin]},
+    }
+    (feature,) = questions([row]).encode([row], bert, 64)
+    first, last = feature["labels"]
+    found = context[feature["offsets"][first, 0] : feature["offsets"][last, 1]]
+    assert found.startswith("oslo")
+
+
+def test_an_answer_at_the_edge_of_the_text_is_whole_and_one_that_is_cut_is_not(bert):
+    row = QUESTION | {
+        "context": "  oslo  ",
+        "answers": {"text": [" oslo "], "answer_start": [1]},
+    }
+    (feature,) = questions([row]).encode([row], bert, 64)
+    assert feature["labels"] != (0, 0)
+    context = "stone " * 60
+    row = QUESTION | {
+        "context": context,
+        "answers": {"text": [context.strip()], "answer_start": [0]},
+    }
+    features = questions([row]).encode([row], bert, 40)
+    assert len(features) > 2
+    assert {feature["labels"] for feature in features} == {(0, 0)}
+
+
 def test_windows_of_a_tokenizer_that_adds_no_special_tokens(bert):
     bare = copy.deepcopy(bert)
     bare.backend_tokenizer.post_processor = processors.Sequence([])

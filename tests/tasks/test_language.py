@@ -84,6 +84,14 @@ def test_the_shares_are_those_of_bert():
     assert same == pytest.approx(0.1 + 0.1 / words, abs=0.015)
 
 
+def test_short_texts_are_not_hidden_more_in_training():
+    feature = encoded(language([" ".join(WORDS[:5])] * 3), "bert")[0]
+    labels = [varied(feature, 0, step, 0)["labels"] for step in range(2000)]
+    pieces = len(feature["original"]) - 2
+    hidden = sum(label != IGNORED for each in labels for label in each)
+    assert hidden / (2000 * pieces) == pytest.approx(0.15, abs=0.015)
+
+
 def test_a_scored_model_sees_the_same_every_time(model_type):
     task = language()
     short, again, long = (encoded(task, model_type, n) for n in (24, 24, 64))

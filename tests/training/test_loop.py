@@ -214,6 +214,43 @@ def test_transfer_tasks_are_scored(make_model, words_task):
     assert record.settings.transfer == ["words"]
 
 
+@pytest.mark.parametrize("names", [("words", "words"), ("test",), ("dev",), ("a", "b", "a")])
+def test_no_transfer_task_takes_the_place_of_another_score(make_model, words_task, names):
+    rows = {split: words_task.rows(split) for split in words_task.splits}
+    transfer = [pl.task(rows, kind="classification", name=name) for name in names]
+    model = make_model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(SettingsError, match=f"name '{names[-1]}' of a transfer task is taken"):
+        pl.train(model, words_task, SETTINGS, transfer=transfer)
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+
+
+def test_the_model_is_left_as_it_was_trained_after_transfer(make_model, words_task):
+    told = []
+    other = words_task.limit(test=5)
+    pl.train(make_model(), words_task, SETTINGS, transfer=[other], before_transfer=told.append)
+    assert told == [other, words_task]
+
+
+def test_a_killed_run_does_not_go_on_with_other_rows(make_model, words_task, tmp_path):
+    rows = {split: list(words_task.rows(split)) for split in words_task.splits}
+
+    def begun():
+        return pl.train(
+            make_model(),
+            pl.task(rows, kind="classification", name="words"),
+            SETTINGS,
+            folder=tmp_path,
+            keep_checkpoint=True,
+        )
+
+    begun()
+    begun()  # with the same rows it may
+    rows["dev"][0] = rows["dev"][0] | {"text": "another text"}
+    with pytest.raises(CheckpointError, match="other settings or rows"):
+        begun()
+
+
 def test_the_record_tells_models_apart(make_encoder, words_task):
     def recorded(**options):
         model = pl.model(make_encoder("bert"), words_task, "lora-8", **options)
