@@ -111,7 +111,9 @@ def task(source: str | Path | Mapping[str, Any], kind: str | None = None, **opti
                 f"{source!r} cannot be opened, for the texts of a {kind} task stand in no fields "
                 "of their own: name a data set for classification or regression."
             )
-        data = texts(data, {**_parameters(kind), **preset}["text"])
+        cut = {key: options[key] for key in ("held_out",) if key in options}
+        labelled = task(source.removeprefix(TEXT_OF), **cut)
+        data = texts(labelled, {**_parameters(kind), **preset}["text"])
         kind, preset = LanguageModelTask.kind, {}
     defaults = _parameters(kind)
     allowed = CHOSEN & defaults.keys()
@@ -124,7 +126,7 @@ def task(source: str | Path | Mapping[str, Any], kind: str | None = None, **opti
         data,
         language=row.language.format(config=config),
         pocket=row.generated,
-        **{**preset, **options},
+        **{**preset, **options, **({"held_out": 0} if source.startswith(TEXT_OF) else {})},
     )
     found.asked = _beyond({**defaults, **preset}, options)
     return found

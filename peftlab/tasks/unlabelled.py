@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from peftlab.tasks.base import Task
 from peftlab.tasks.fields import Row
 from peftlab.tasks.splits import Data
 
@@ -17,19 +18,24 @@ TEXT_OF = "text-of/"
 FIELD = "text"
 
 
-def texts(data: Data, fields: Sequence[str]) -> Data:
-    """Return the same splits with every text of a row as a row of its own, without its label.
+def texts(labelled: Task, fields: Sequence[str]) -> Data:
+    """Return the splits of a task with every text of a row as a row of its own, without its label.
 
-    A development split that is cut from train is cut anew.
+    What the task would be tested on, or choose by, is never trained on: the splits are the task's,
+    those that are cut from its train rows too.
 
     Args:
-        data: Of a data set with labels.
+        labelled: The task.
         fields: Where its rows have their texts.
     """
+    data = labelled.data
     return replace(
         data,
-        read=lambda split: _apart(data.read(split), fields),
-        origin={**data.origin, "texts": list(fields)},
+        read=lambda split: _apart(labelled.rows(split), fields),
+        where=lambda split: data.where(data.splits.get(split) or data.splits["train"]),
+        splits={split: split for split in labelled.splits},
+        origin={**data.origin, "texts": list(fields), "splits_of": labelled.name},
+        cut=None,
     )
 
 
