@@ -450,7 +450,7 @@ def test_a_language_is_learnt_and_a_task_on_it(make_encoder, tmp_path):
     task = pl.task({"train": label, "dev": label, "test": label}, kind="classification", name="who")
     model = swap_language(pl.model(make_encoder("bert"), task, "madx-task"), one)
     language = {n: t.clone() for n, t in model.method_state().items() if "-task" not in n}
-    record = pl.train(model, task, settings=SETTINGS)
+    record = pl.train(model, task, settings=SETTINGS, epochs=16)
     assert record.metrics["test"]["accuracy"] > 0.8  # by chance 0.33
     assert record.settings.model_options["language"] == model.options["language"]
     state = model.method_state()
