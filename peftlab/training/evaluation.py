@@ -12,7 +12,7 @@ import torch
 from peftlab.errors import NonFiniteLossError, OutOfMemoryError, SettingsError
 from peftlab.tasks.base import SPLITS, Evaluation, Feature, Row, Task
 from peftlab.tasks.coverage import warn_of_unknown
-from peftlab.tasks.multi import Heads, MultiTask, joined, like, members
+from peftlab.tasks.multi import Heads, joined, like, members
 from peftlab.timing.capacity import out_of_memory, release
 from peftlab.training import batches
 from peftlab.training.precision import Resolved, autocast, resolve
@@ -103,11 +103,14 @@ def predict(
 def scored_tasks(task: Task, transfer: Sequence[Task]) -> dict[str, Task]:
     """Return what a run is scored on: ``test``, and every transfer task by its name.
 
+    Of several tasks that are learnt together one may be a transfer task too: then its score is that
+    on the transfer task's rows.
+
     Raises:
-        SettingsError: A name is there twice, or is that of a split or of a task that is learnt
-            together with others: one score would stand in the other's place.
+        SettingsError: A name is there twice, or is that of a split: one score would stand in the
+            other's place.
     """
-    taken = {*SPLITS, *(each.name for each in members(task) if isinstance(task, MultiTask))}
+    taken = set(SPLITS)
     for other in transfer:
         if other.name in taken:
             raise SettingsError(

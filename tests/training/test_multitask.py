@@ -398,11 +398,12 @@ def test_old_rows_prevent_forgetting(make, make_model, words_task, tmp_path):
         restore(model, saved)
         add_task(model, new)
         old = [words_task.share(share)] if share else []
-        tasks = [new, *old] if old else new
-        record = pl.train(model, tasks, SETTINGS, epochs=6, learning_rate=3e-3)
-        assert pl.evaluate(model, new, max_length=32).metrics["accuracy"] >= 0.8
+        record = pl.train(
+            model, [new, *old], SETTINGS, transfer=[words_task], epochs=6, learning_rate=3e-3
+        )
+        assert record.metrics["new"]["accuracy"] >= 0.8
         assert len(record.settings.model_options["after"]) == 1
-        after[share] = pl.evaluate(model, words_task, max_length=32).metrics["accuracy"]
+        after[share] = record.metrics["words"]["accuracy"]
     assert after[1 / 3] >= 0.8
     assert after[0] < after[1 / 3] - 0.2, after
 
