@@ -44,7 +44,8 @@ def load(
 
     Args:
         folder: Where :func:`save` wrote, or ``save_adapter`` or ``save_pretrained`` of the others.
-        encoder: The encoder or its name; by default the one that the checkpoint names.
+        encoder: The encoder, which keeps its type, or its name; by default the one that the
+            checkpoint names, in the type that it was saved in.
         task: The task, or the tasks of several heads in their order; by default the known ones that
             the checkpoint names. Must be given for your own data.
         seed: Decides what is not in the checkpoint: the head of a foreign one.
