@@ -112,7 +112,7 @@ support: env env-next $(MINILM)  ## run support and parity tests and write their
 # original says which commit the records are of.
 GPU_PYTHON ?= $(if $(wildcard $(PY)),$(PY),$(PYTHON))
 GPU_ARCHIVE ?= $(EXECUTED)/gpu-records-$(SLICE).tar.gz
-# Nothing begins after so many minutes: the longest cell takes some minutes more.
+# Nothing begins after so many minutes: the longest cell takes three minutes more.
 GPU_RUN := $(GPU_PYTHON) -m peftlab.cli run --minutes 5
 SLICES := correct cost variants capacity inference bench train chapters
 SLICE ?= correct
@@ -120,7 +120,7 @@ SLICE ?= correct
 gpu-suite:  ## run SLICE=correct, cost, variants, capacity, inference, bench, train or chapters on a GPU
 	@mkdir -p $(EXECUTED)
 	@touch $(EXECUTED)/gpu-begun
-	@code=0; timeout --signal=INT 540 $(MAKE) --no-print-directory gpu-$(SLICE) || code=$$?; \
+	@code=0; timeout --signal=INT --kill-after=20 510 $(MAKE) --no-print-directory gpu-$(SLICE) || code=$$?; \
 	find book/results -name '*.json' -newer $(EXECUTED)/gpu-begun | tar -czf $(GPU_ARCHIVE) -T -; \
 	echo "$$(tar -tzf $(GPU_ARCHIVE) | wc -l) new records are in $(GPU_ARCHIVE)"; exit $$code
 

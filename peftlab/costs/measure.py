@@ -68,7 +68,7 @@ def measure(
         an error in it and no times.
 
     Raises:
-        OutOfMemoryError: The baseline does not fit.
+        OutOfMemoryError: The baseline does not fit, or not all methods at once.
         SettingsError: The encoder does not take such texts, or the device has no bf16.
         TimingError: Other processes use the GPU.
 
@@ -158,9 +158,20 @@ def _compare(
         )
     reason = ""
     if settings.device != "meta":
-        _time(settings, ready, rounds)
-        if rounds.energy:
-            reason = _energy(settings, ready)
+        try:
+            _time(settings, ready, rounds)
+            if rounds.energy:
+                reason = _energy(settings, ready)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            ready.clear()
+            release(error)
+            raise OutOfMemoryError(
+                f"The methods do not fit into memory beside each other on {settings.batch} × "
+                f"{settings.length} tokens ({str(error).splitlines()[0]}); choose a smaller cell, "
+                "or fewer methods."
+            ) from None
     found = {
         label: failed[label] if label in failed else Candidate(**ready[label].found)
         for label in settings.methods
@@ -269,6 +280,7 @@ def _take_apart(ready: dict[str, _Ready], settings: CostSettings, rounds: Rounds
         min_rounds=max(2, rounds.parts),
         min_seconds=0,
         clock=clock(settings.device),
+        busy=False,
     )
     for label, each in ready.items():
         each.found["phases"] = marks[label].seconds()

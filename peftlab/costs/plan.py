@@ -122,7 +122,7 @@ class CostExperiment(Strict):
         return self
 
     def plans(self, device: str, processor: str, threads: int | None) -> Iterator[CostSettings]:
-        """Yield the settings of every cell, smallest first.
+        """Yield the settings of every cell: by encoder, precision, mode, and smallest first.
 
         Args:
             device: Where it is to run.
@@ -138,8 +138,8 @@ class CostExperiment(Strict):
                 "have: run it on a GPU, or drop variants.graphed."
             )
         for encoder in self.encoders:
-            for mode in self.modes:
-                for precision in self.precisions:
+            for precision in self.precisions:
+                for mode in self.modes:
                     for batch, length in sorted(self.cells, key=lambda cell: cell[0] * cell[1]):
                         yield CostSettings(
                             encoder=encoder,

@@ -11,7 +11,7 @@ import torch
 
 from peftlab.costs.measure import measure
 from peftlab.costs.plan import CostExperiment
-from peftlab.errors import OutOfMemoryError, SettingsError
+from peftlab.errors import OutOfMemoryError, SettingsError, TimingError
 from peftlab.results.comparison.cost_table import text
 from peftlab.results.records.costs import CostRecord, CostSettings
 from peftlab.results.records.store import Store
@@ -88,7 +88,7 @@ class Sweep:
                 head = f"[{number}/{len(pending)}] {describe(settings)}"
                 try:
                     record = measure(settings, self.experiment.rounds, self.experiment.name)
-                except OutOfMemoryError as error:  # a smaller cell may fit
+                except (OutOfMemoryError, TimingError) as error:  # another cell may go
                     self.report(f"{head}\n{error}")
                     continue
                 self.store.save(record, overwrite=self.retry)

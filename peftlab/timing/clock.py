@@ -77,6 +77,7 @@ class EventClock(Clock):
     def window(self, call: Call, calls: int = 1) -> float:
         """Return seconds per call of so many calls, from event to event."""
         with torch.cuda.device(self.device):
+            launches.start()
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             torch.cuda.synchronize()
             start.record()

@@ -199,6 +199,7 @@ def cost(
     max_rounds: int = 1000,
     window_seconds: float | None = None,
     seed: int = 0,
+    busy: bool = True,
 ) -> Comparison:
     """Time callables against each other.
 
@@ -219,10 +220,11 @@ def cost(
         window_seconds: A window lasts at least about this, with 0 one call; by default 1 ms on a
             CPU, so that a longer call is a window by itself, and 20 ms on a GPU.
         seed: Of the order in each round.
+        busy: Whether a GPU is asked, after the rounds, for the share of a call during which it
+            works: one more call of each candidate, under a profiler.
 
     Returns:
-        All samples, with medians, intervals and a table. On a GPU also the share of a call during
-        which it is busy.
+        All samples, with medians, intervals and a table.
 
     Raises:
         SettingsError: There is nothing to compare, the baseline is not among the candidates, one
@@ -271,9 +273,10 @@ def cost(
     finally:
         if collecting:
             gc.enable()
-    # Last, for a profiler that has run once may slow what comes after it.
-    busy = {n: clock.busy(candidates[n], float(np.median(samples[n]))) for n in names}
-    result = Comparison(samples, warm, baseline, calls, busy)
+    # After the rounds, for it needs the seconds of a call, and a profiler slows what it watches.
+    asked = names if busy else []
+    shares = {n: clock.busy(candidates[n], float(np.median(samples[n]))) for n in asked}
+    result = Comparison(samples, warm, baseline, calls, shares)
     for name in result.noisy():
         share = 100 * result.iqr(name) / result.median(name)
         warnings.warn(

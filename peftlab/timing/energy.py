@@ -24,8 +24,8 @@ STEP = 0.1
 #: Seconds a window lasts at least: the counter's delay is then 5 % of it at most.
 SHORTEST = 20 * STEP
 
-#: A stretch of calls is planned so much longer, for they may be faster than they were.
-SPARE = 1.2
+#: Seconds of calls whose energy is measured.
+STRETCH = 1.2 * SHORTEST
 
 JOULES_PER_KWH = 3.6e6
 
@@ -109,10 +109,13 @@ def of_call(
     Returns:
         Joules a call and ``""``; or None and the reason.
     """
-    calls = math.ceil(SPARE * SHORTEST / seconds)
+    at_once, calls = math.ceil(STEP / seconds), 0
     with meter(device) as found:
-        for _ in range(0 if found.reason else calls):
-            call()
+        start = perf_counter()
+        while not found.reason and perf_counter() - start < STRETCH:
+            for _ in range(at_once):
+                call()
+            calls += at_once
     told = found.as_dict()
     return (None if told["joules"] is None else told["joules"] / calls), told["reason"]
 

@@ -8,6 +8,7 @@ it take less time. Small batches of small models are, and so are many small modu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from time import sleep
 from typing import Any
 
@@ -21,6 +22,15 @@ LAUNCH_BOUND = 0.8
 MARGIN = 0.1
 
 Interval = tuple[float, float]
+
+
+@cache
+def start() -> None:
+    """Run the profiler once for nothing.
+
+    Its first run in a process may slow what comes after it: so it comes before all that is timed.
+    """
+    busy(torch.cuda.synchronize, 1.0)
 
 
 def busy(call: Callable[[], object], seconds: float) -> float | None:

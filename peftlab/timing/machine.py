@@ -63,6 +63,8 @@ CONTEXT = 2**30
 IDLE = 5.0
 #: Seconds over which a driver takes the mean of how busy a GPU is, at most.
 SETTLE = 1.0
+#: So often a GPU is looked at before it counts as shared: what this process did may still show.
+LOOKS = 4
 
 
 def describe() -> dict[str, Any]:
@@ -174,7 +176,7 @@ def identity(index: int = 0) -> str:
 
 
 def refuse_shared(index: int = 0) -> None:
-    """Raise if other processes use a GPU; takes a second.
+    """Raise if other processes use a GPU; takes a second, and some where one seems to.
 
     Args:
         index: As torch counts the GPUs.
@@ -186,19 +188,21 @@ def refuse_shared(index: int = 0) -> None:
 
     torch.zeros(1, device=f"cuda:{index}")  # so that the driver knows of this process
     torch.cuda.synchronize(index)
-    sleep(SETTLE)
-    free, total = torch.cuda.mem_get_info(index)
-    sharers = who_shares(
-        parse_processes(_ask(index, "--query-compute-apps=pid,process_name") or ""),
-        own=os.getpid(),
-        foreign=total - free - torch.cuda.memory_reserved(index),
-        busy=parse_percent(_ask(index, "--query-gpu=utilization.gpu") or ""),
-    )
-    if sharers:
-        raise TimingError(
-            f"GPU {index} is shared ({sharers}), and what is measured there means little: wait, or "
-            "choose another with CUDA_VISIBLE_DEVICES."
+    for _ in range(LOOKS):
+        sleep(SETTLE)
+        free, total = torch.cuda.mem_get_info(index)
+        sharers = who_shares(
+            parse_processes(_ask(index, "--query-compute-apps=pid,process_name") or ""),
+            own=os.getpid(),
+            foreign=total - free - torch.cuda.memory_reserved(index),
+            busy=parse_percent(_ask(index, "--query-gpu=utilization.gpu") or ""),
         )
+        if not sharers:
+            return
+    raise TimingError(
+        f"GPU {index} is shared ({sharers}), and what is measured there means little: wait, or "
+        "choose another with CUDA_VISIBLE_DEVICES."
+    )
 
 
 def who_shares(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from textwrap import shorten
 from typing import Any
@@ -130,14 +130,17 @@ class _Graph:
         current.wait_stream(side)
         self.graph = torch.cuda.CUDAGraph()
         generator = torch.cuda.default_generators[torch.cuda.current_device()]
-        draws = generator.clone_state()
+        draws, pool = generator.clone_state(), torch.cuda.graph_pool_handle()
         try:
             # When a capture fails, the inner context leaves its stream in place.
-            with torch.cuda.stream(current), torch.cuda.graph(self.graph):
+            with torch.cuda.stream(current), torch.cuda.graph(self.graph, pool=pool):
                 self.outputs = eager()
         except Exception as error:
-            # And the generator would refuse to draw from then on.
+            # The generator would refuse to draw from then on, and no memory would be given back.
             generator.graphsafe_set_state(draws)
+            with suppress(RuntimeError):  # where torch has ended the allocation itself
+                torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+                torch._C._cuda_releasePool(torch.cuda.current_device(), pool)
             # The end of the capture fails as well, and says less than what went wrong before.
             raise error.__context__ or error from None
 

@@ -9,7 +9,7 @@ from peftlab.costs import CostExperiment, Rounds, Sweep, measure, ways
 from peftlab.costs import measure as measuring
 from peftlab.costs.step import Pass, build, random_batch
 from peftlab.encoders import load_encoder
-from peftlab.errors import OutOfMemoryError, SettingsError
+from peftlab.errors import OutOfMemoryError, SettingsError, TimingError
 from peftlab.results.comparison.cost_table import MEMORY, PARTS, cost_table, parts, text
 from peftlab.results.records.costs import Candidate, CostRecord, CostSettings
 from peftlab.results.records.store import cost_store
@@ -279,14 +279,24 @@ def test_a_cell_with_an_error_is_measured_again_if_asked(tiny_folder, tmp_path):
     assert not store.load_all("small")[0].errors
 
 
-def test_a_baseline_that_does_not_fit_is_said_and_the_other_cells_are_measured(
-    tiny_folder, tmp_path, monkeypatch
+def test_methods_that_do_not_fit_beside_each_other_are_said(settings, monkeypatch):
+    def full_memory(self):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.\nmore")
+
+    monkeypatch.setattr(Pass, "__call__", full_memory)
+    with pytest.raises(OutOfMemoryError, match=r"2 × 8 tokens \(CUDA out of memory.*GiB\.\);"):
+        measure(settings(), QUICK)
+
+
+@pytest.mark.parametrize("error", [OutOfMemoryError, TimingError])
+def test_a_cell_that_cannot_be_measured_is_said_and_the_others_are(
+    tiny_folder, tmp_path, monkeypatch, error
 ):
     from peftlab.costs import sweep as module
 
     def small(settings, *rest):
         if settings.batch == 1:
-            raise OutOfMemoryError("The baseline 'full' cannot be measured.")
+            raise error("The baseline 'full' cannot be measured.")
         return measure(settings, *rest)
 
     monkeypatch.setattr(module, "measure", small)

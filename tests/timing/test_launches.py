@@ -99,6 +99,16 @@ def test_busy_is_at_most_one_and_unknown_without_kernels(profiled):
     assert launches.busy(lambda: None, 1e-3) is None
 
 
+def test_the_profiler_runs_once_for_nothing(profiled, monkeypatch):
+    runs = []
+    monkeypatch.setattr(launches, "busy", lambda call, seconds: runs.append(call))
+    launches.start.cache_clear()
+    launches.start()
+    launches.start()
+    assert len(runs) == 1
+    launches.start.cache_clear()
+
+
 @pytest.mark.parametrize(
     ("share", "text"),
     [(None, ""), (0.8, ""), (1.0, ""), (0.43, "launch-bound: GPU busy 43 %")],

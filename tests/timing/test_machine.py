@@ -126,6 +126,19 @@ def test_a_shared_gpu_is_refused(monkeypatch):
         machine.refuse_shared()
 
 
+def test_what_a_process_did_itself_may_show_for_some_seconds(monkeypatch):
+    gpu = Gpu(monkeypatch, {"compute-apps": f"{machine.os.getpid()}, python", "gpu": "50"})
+
+    def rest(seconds):
+        gpu.asked.append(seconds)
+        if gpu.asked.count(machine.SETTLE) == machine.LOOKS:
+            gpu.answers["gpu"] = "0"
+
+    monkeypatch.setattr(machine, "sleep", rest)
+    machine.refuse_shared()
+    assert gpu.asked.count(machine.SETTLE) == machine.LOOKS
+
+
 def test_without_nvidia_smi_memory_tells(monkeypatch):
     Gpu(monkeypatch, {})
     machine.refuse_shared()

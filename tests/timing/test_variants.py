@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import contextmanager
 
 import pytest
@@ -289,6 +290,19 @@ def test_what_waits_for_the_gpu_cannot_be_captured_and_harms_nothing():
     assert torch.cuda.current_stream() == stream
     assert (x + 1).sum().item() == 6
     assert torch.rand(1000, device="cuda").unique().numel() > 900
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_a_capture_that_failed_gives_its_memory_back():
+    x = torch.ones(2**24, device="cuda")
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
+    with pytest.raises(SettingsError, match="cannot be captured in a CUDA graph"):
+        graphed(lambda: (x * 2) * x.sum().item())
+    gc.collect()
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved() < before + x.nbytes
 
 
 @pytest.mark.gpu
