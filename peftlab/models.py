@@ -53,6 +53,7 @@ class Model(nn.Module):
         task: The task that the head was made for; several are one
             :class:`peftlab.tasks.multi.MultiTask`.
         runs: Ids of the runs that trained it, oldest first.
+        max_length: Longest input of the last of them, in tokens; None before the first.
         seed: Decided every initial weight that was not loaded.
         options: What was asked of :func:`model` that is not its default, for the record.
     """
@@ -71,6 +72,7 @@ class Model(nn.Module):
         self.seed = seed
         self.options = dict(options or {})
         self.runs: list[str] = []
+        self.max_length: int | None = None
         self.encoder = encoder
         self.method = method
         self.task = task

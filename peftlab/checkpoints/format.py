@@ -50,6 +50,7 @@ def header(model: Model) -> dict[str, Any]:
         "head": model.head.settings,
         "options": model.options,
         "runs": model.runs,
+        "max_length": model.max_length,
         "versions": {
             "peftlab": __version__,
             "torch": str(torch.__version__),

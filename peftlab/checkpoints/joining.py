@@ -82,7 +82,7 @@ def fuse(
                 if name.startswith("backbone."):
                     place = f".before.{method.name}.members.{k}."
                     live[name.replace(f".before.{adapter.name}.", place)].copy_(tensor)
-    model.runs = _runs(contents)
+    model.runs, model.max_length = _runs(contents), _longest(contents)
     return model
 
 
@@ -150,7 +150,7 @@ def average(
             found = [tensors[name] for _, tensors in contents]
             mean = sum(w * t.double() for w, t in zip(shares, found, strict=True)) / sum(shares)
             live[name].copy_(mean)
-    model.runs = _runs(contents)
+    model.runs, model.max_length = _runs(contents), _longest(contents)
     model.options["averaged"] = shares  # those runs are its parts, and not one after the other
     return model
 
@@ -194,6 +194,11 @@ def _check_encoder(header: dict[str, Any], folder: Folder, fingerprint: str) -> 
             f"The checkpoint {folder} was made with other weights of {header['encoder']['name']!r} "
             "than the others, or than the encoder here: join what was trained with one encoder."
         )
+
+
+def _longest(contents: Iterable[Content]) -> int | None:
+    """Return the longest input that one of them was trained with; None where none says it."""
+    return max((header.get("max_length") or 0 for header, _ in contents), default=0) or None
 
 
 def _runs(contents: Iterable[Content]) -> list[str]:

@@ -141,7 +141,7 @@ def restore(model: Model, folder: str | Path) -> None:
     for theirs, mine in zip(heads(there), heads(here), strict=True):
         check_head(theirs, mine, folder)
     fill(stored(model), tensors, folder)
-    model.runs = list(there.get("runs", []))
+    model.runs, model.max_length = list(there.get("runs", [])), there.get("max_length")
 
 
 def _known_task(there: dict[str, Any], folder: Path) -> Task:

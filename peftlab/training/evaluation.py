@@ -16,7 +16,7 @@ from peftlab.tasks.multi import Heads, joined, like, members
 from peftlab.timing.capacity import out_of_memory, release
 from peftlab.training import batches
 from peftlab.training.precision import Resolved, autocast, resolve
-from peftlab.training.settings import Precision
+from peftlab.training.settings import Precision, TrainSettings
 
 if TYPE_CHECKING:
     from peftlab.models import Model
@@ -126,7 +126,7 @@ def evaluate(
     task: Task | Sequence[Task],
     split: str = "test",
     *,
-    max_length: int = 128,
+    max_length: int | None = None,
     precision: Precision = "auto",
     batch_size: int = 64,
 ) -> Evaluation:
@@ -138,7 +138,8 @@ def evaluate(
         task: Where the rows come from; several tasks are scored as one, see
             :class:`peftlab.tasks.multi.MultiTask`.
         split: ``"train"``, ``"dev"`` or ``"test"``.
-        max_length: Longest input in tokens.
+        max_length: Longest input in tokens; by default that of the model's training, and for a
+            model that was not trained that of :class:`TrainSettings`.
         precision: As in :class:`TrainSettings`.
         batch_size: Rows a batch.
 
@@ -150,7 +151,8 @@ def evaluate(
         DataError: The task's kind or labels are not those of the model's head.
     """
     task = joined(task)
-    features = encode(model, task, split, max_length)
+    length = max_length or model.max_length or TrainSettings.max_length
+    features = encode(model, task, split, length)
     return scored(
         model,
         task,

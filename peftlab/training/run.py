@@ -101,17 +101,17 @@ def train(
         model, task, settings, clock=clock, folder=place, key=key, show_progress=show_progress
     )
     model.runs.append(asked.id)
+    model.max_length = settings.max_length
     metrics: dict[str, dict[str, float]] = {}
     scores: dict[str, list[float]] = {}
     if trained.evaluations:
         kept = [e for e in trained.evaluations if e["step"] == trained.best_step]
         metrics["dev"] = (kept or trained.evaluations)[-1]["metrics"]
-    options: dict[str, Any] = {"max_length": settings.max_length, "precision": settings.precision}
     for name, each in scored_on.items():
         with clock("test" if name == "test" else "transfer"):
             if before_transfer is not None and name != "test":
                 before_transfer(each)
-            scored = evaluate(model, each, **options)
+            scored = evaluate(model, each, precision=settings.precision)
         metrics[name] = scored.metrics
         for part, found in (scored.parts or {name: scored}).items():
             metrics[part], scores[part] = found.metrics, found.example_scores

@@ -185,6 +185,17 @@ def test_a_record_tells_where_training_began(make_encoder, toy_task, tmp_path):
     assert ids[0] not in ids[1:]
 
 
+def test_the_length_of_the_inputs_comes_back(make_encoder, toy_task, tmp_path):
+    model = pl.model(make_encoder(), toy_task, pl.LoRA())
+    for length, asked in enumerate((None, 6, 9)):
+        model.max_length = asked
+        folder = model.save(tmp_path / str(length))
+        assert pl.load(folder, task=toy_task).max_length == asked
+    folders = [tmp_path / str(k) for k in range(3)]
+    assert pl.average(folders, task=toy_task).max_length == 9
+    assert pl.average(folders[:1] * 2, task=toy_task).max_length is None
+
+
 def test_a_merged_model_is_not_saved(make_encoder, toy_task, tmp_path):
     model = pl.model(make_encoder(), toy_task, pl.LoRA()).merge()
     with pytest.raises(CheckpointError, match=r"unmerge\(\)"):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import peftlab as pl
 from peftlab.timing.phases import Phases
-from peftlab.training import TrainSettings, fit, loop
+from peftlab.training import TrainSettings, evaluation, fit, loop
 from peftlab.training.evaluation import Evaluation
 from peftlab.training.loop import Trained
 from peftlab.training.run import _curve
@@ -48,6 +48,24 @@ def test_weights_and_dev_score_are_those_of_the_best_evaluation(
     for name, parameter in model.trainable_parameters():
         assert torch.equal(parameter, seen[1][name])
         assert not torch.equal(parameter, seen[2][name])
+
+
+def test_a_model_is_scored_on_as_much_of_a_text_as_it_was_trained_on(
+    make_model: Make, words_task: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths: list[int] = []
+    encode = evaluation.encode
+
+    def noted(model: Any, task: Any, split: str, length: int) -> Any:
+        lengths.append(length)
+        return encode(model, task, split, length)
+
+    monkeypatch.setattr(evaluation, "encode", noted)
+    model = make_model()
+    pl.train(model, words_task, SETTINGS, epochs=1, max_length=16)
+    pl.evaluate(model, words_task)
+    pl.evaluate(model, words_task, max_length=24)
+    assert lengths == [16, 16, 24]
 
 
 def test_tokens_are_those_of_the_batches(
