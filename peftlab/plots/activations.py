@@ -41,7 +41,7 @@ def activations(records: Sequence[Record]) -> Plot:
     names = list(dict.fromkeys(_name(r) for r in runs))
     layers = sorted({a.layer for r in runs for a in r.activations})
     lines = pd.DataFrame(
-        {"task": _name(r), "layer": a.layer + 1, "run": r.id, "x": x, "R(x)": y}
+        {"task": _name(r), "layer": a.layer, "run": r.id, "x": x, "R(x)": y}
         for r in runs
         for a in r.activations
         for x, y in zip(*curve(a), strict=True)
@@ -55,12 +55,12 @@ def activations(records: Sequence[Record]) -> Plot:
             for j, layer in enumerate(layers):
                 axis = panels[i][j]
                 axis.axhline(1, color=theme["ink"], linewidth=0.8, linestyle="--")
-                here = lines[(lines["task"] == name) & (lines["layer"] == layer + 1)]
+                here = lines[(lines["task"] == name) & (lines["layer"] == layer)]
                 for _, line in here.groupby("run"):
                     axis.plot(line["x"], line["R(x)"], color=colours[name][0], linewidth=1.2)
                 axis.tick_params(labelsize="x-small", pad=1)
                 if i == 0:
-                    axis.set_title(f"layer {layer + 1}", fontsize="medium")
+                    axis.set_title(f"layer {layer}", fontsize="medium")
         figure.supxlabel("x, what the activation is given; upwards R(x)", fontsize="small")
         for i, name in enumerate(names):
             panels[i][0].set_ylabel(name.replace(", ", "\n"), fontsize="small")

@@ -45,15 +45,15 @@ def test_a_panel_for_each_layer_task_and_size() -> None:
     ]
     plot = activations([*runs, made.record()])
     panels = np.array(plot.figure.get_axes()).reshape(3, 2)
-    assert [axis.get_title() for axis in panels[0]] == ["layer 1", "layer 4"]
+    assert [axis.get_title() for axis in panels[0]] == ["layer 0", "layer 3"]
     names = ["one\n75 rows", "one\n375 rows", "two\n75 rows"]
     assert [row[0].get_ylabel() for row in panels] == names
-    # the dashed line and one line a run; layer 4 has no switch on with many rows
+    # the dashed line and one line a run; layer 3 has no switch on with many rows
     assert [[len(axis.get_lines()) for axis in row] for row in panels] == [[2, 2], [3, 1], [2, 2]]
     low, high = sorted(float(line.get_ydata()[-1]) for line in panels[1][0].get_lines()[1:])
     assert high == pytest.approx(3 * low)
-    assert "one, 375 rows, layer 1: -1.00 to 1.50" in plot.alt
-    assert set(plot.table["layer"]) == {1, 4}
+    assert "one, 375 rows, layer 0: -1.00 to 1.50" in plot.alt
+    assert set(plot.table["layer"]) == {0, 3}
     told = plot.table.groupby(["task", "run", "layer"])["x"].agg(["min", "max", "size"])
     assert told.drop_duplicates().to_numpy().tolist() == [[-1.0, 3.0, 5.0]]
 

@@ -20,7 +20,7 @@ OPTIONS = (
 
 def choice(*options: Option, hurts: tuple[str, ...] = ("time", "memory")) -> Choice:
     needs = Needs(hurts=list(hurts))  # type: ignore[arg-type]
-    return Choice(needs, "made", dict.fromkeys(AXES, "made"), options)
+    return Choice(needs, "made", 100, dict.fromkeys(AXES, "made"), options)
 
 
 def test_ranked_methods_stand_in_their_order_at_their_ratios() -> None:

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from peftlab.errors import RecordError
 from peftlab.results.choice.needs import AXES, Axis, Needs
-from peftlab.results.comparison.cost_table import comparison, is_tie
+from peftlab.results.comparison.cost_table import comparison
 from peftlab.results.comparison.selection import cell_of, cells, part, selected
 from peftlab.results.comparison.statistics import Interval, difference, geometric_mean
-from peftlab.results.comparison.step_price import label_in
+from peftlab.results.comparison.step_price import label_in, step_ratio
 from peftlab.results.records.costs import CostRecord
 from peftlab.results.records.run import Parameters, Record
 from peftlab.results.transfer import retention
@@ -97,17 +97,18 @@ def learned(records: Iterable[Record], where: Where, tasks: Tasks) -> dict[str, 
         where: What it returned.
         tasks: The same.
     """
-    controls: dict[str, list[Record]] = defaultdict(list)
-    for r in records:
-        there = r.sizes and Where(r.experiment, r.settings.encoder, r.sizes.train) == where
-        if there and r.settings.trains_nothing and not r.settings.random_weights:
-            controls[r.settings.task].append(r)
+    controls = [
+        r
+        for r in records
+        if r.sizes
+        and Where(r.experiment, r.settings.encoder, r.sizes.train) == where
+        and r.settings.trains_nothing
+        and not r.settings.random_weights
+    ]
     best = {task: max(there, key=lambda each: each.mean) for task, there in tasks.items()}
-    return {
-        task: each.minus(Scored("majority", controls[task]))
-        for task, each in best.items()
-        if task in controls and each.transfer is None
-    }
+    across = any(each.transfer for each in best.values())
+    frequent = dict(_scored(controls, across))
+    return {task: each.minus(frequent[task]) for task, each in best.items() if task in frequent}
 
 
 def _places(records: Iterable[Record], needs: Needs) -> dict[Where, Tasks]:
@@ -309,15 +310,12 @@ def _label(cost: CostRecord, runs: Runs) -> str | None:
 
 
 def _timed(cost: CostRecord | None, runs: Runs, merged: str = "") -> Ratio | None:
-    timings = None if cost is None else comparison(cost)
     label = None if cost is None else _label(cost, runs)
-    if timings is None or label is None:
+    if cost is None or label is None:
         return None
-    label = label + merged if label + merged in timings.seconds else label
-    found = timings.ratio(label)
-    if is_tie(timings, label):  # the baseline against itself differs as much
-        return Ratio(found.ratio, min(found.low, 1.0), max(found.high, 1.0))
-    return found
+    together = cost.candidates.get(label + merged)
+    label = label + merged if together and together.seconds else label
+    return step_ratio(cost, label, cost.settings.baseline)
 
 
 def _memory(cost: CostRecord | None, runs: Runs) -> Ratio | None:

@@ -4,8 +4,9 @@
    size. A method stays unless on one of them it is shown to be worse than the best, by more than a
    margin: the whole 95 % interval of the paired difference lies below 0, over more than one seed,
    and the difference itself is larger than the margin and than what training again does, where
-   that is recorded. For several languages the score is the mean over those that the model was
-   not trained in.
+   that is recorded. Who scores below one that is out, on every task, is out too: else a wide
+   interval would be a merit. For several languages the score is the mean over those that the model
+   was not trained in.
 2. *Costs.* What stays is ordered by what hurts most, as ratios to full fine-tuning in the nearest
    measured cells. A method ties with the first of its group if their intervals overlap or the
    ratios differ by less than :data:`SAME`; ties share a rank unless the next thing that hurts tells
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 #: Ratios that differ by less than this share are one and the same to a reader.
 SAME = 0.02
+#: How the reason begins why a method with a worse score has no rank.
+WORSE = "worse than"
 #: Bytes of a stored number, fp32.
 BYTES = 4
 
@@ -64,6 +67,11 @@ class Option:
     rates: dict[str, float] = field(default_factory=dict)
 
     @property
+    def out(self) -> bool:
+        """Whether a worse score keeps it out."""
+        return self.why.startswith(WORSE)
+
+    @property
     def worse(self) -> list[str]:
         """The tasks where it is shown to be worse than the best at all, be it within the margin."""
         return [task for task, found in self.scores.items() if found.n > 1 and found.high < 0]
@@ -76,6 +84,7 @@ class Choice:
     Attributes:
         needs: What was asked.
         scored: Where the scores are from, in words.
+        rows: Training rows of a task there; None: there is no record.
         measured: Thing that hurts → where its costs are from, in words.
         options: Those with a rank first, in its order; then the others.
         learned: Task → the best score less that of the most frequent class: where little was
@@ -84,6 +93,7 @@ class Choice:
 
     needs: Needs
     scored: str
+    rows: int | None
     measured: dict[Axis, str]
     options: tuple[Option, ...]
     learned: dict[str, Interval] = field(default_factory=dict)
@@ -140,7 +150,7 @@ def choose(
     records = list(records)
     found = scores(records, needs)
     if found is None:
-        return Choice(needs, "no record", dict.fromkeys(AXES, "no record"), ())
+        return Choice(needs, "no record", None, dict.fromkeys(AXES, "no record"), ())
     where, tasks = found
     differences: dict[str, dict[str, Interval]] = defaultdict(dict)
     methods: dict[str, dict[str, Scored]] = defaultdict(dict)
@@ -175,7 +185,7 @@ def choose(
             options.append(Option(BASELINE + JOINT))
         options = [_priced(option, runs[option.method], cost) for option in options]
     ranked = tuple(_ranked(options, needs, margin, noise))
-    return Choice(needs, words, measured, ranked, learned(records, where, tasks))
+    return Choice(needs, words, where.rows, measured, ranked, learned(records, where, tasks))
 
 
 def _rates(found: Mapping[str, Scored]) -> dict[str, float]:
@@ -193,7 +203,8 @@ def _ranked(
     options: Sequence[Option], needs: Needs, margin: float, noise: Mapping[str, float]
 ) -> list[Option]:
     """Return the options in their order, with ranks or the reason why there is none."""
-    judged = [replace(option, why=_why(option, needs, margin, noise)) for option in options]
+    lost = {option.method: _lost(option, margin, noise) for option in options}
+    judged = [replace(option, why=_why(option, options, lost, needs)) for option in options]
     groups = [[option for option in judged if not option.why]]
     for axis in needs.hurts:
         groups = [part for group in groups for part in _split(group, axis)]
@@ -204,17 +215,34 @@ def _ranked(
     return done + sorted((o for o in judged if o.why), key=lambda o: (o.why, o.method))
 
 
-def _why(option: Option, needs: Needs, margin: float, noise: Mapping[str, float]) -> str:
-    worse = [
+def _lost(option: Option, margin: float, noise: Mapping[str, float]) -> list[str]:
+    """Return the tasks on which a method is shown to be worse than the best by more than counts."""
+    return [
         name
         for name, found in option.scores.items()
         if name in option.worse and -found.estimate > max(margin, noise.get(name, 0.0))
     ]
-    if worse:
-        return f"worse than the best on {', '.join(worse)}"
+
+
+def _why(
+    option: Option, options: Sequence[Option], lost: Mapping[str, list[str]], needs: Needs
+) -> str:
+    """Say why a method has no rank; "" if it has one."""
+    if tasks := lost[option.method]:
+        return f"{WORSE} the best on {', '.join(tasks)}"
+    for other in options:
+        if lost[other.method] and _below(option, other, lost[other.method]):
+            return f"{WORSE} {other.method}, which is out"
     missing: list[str] = [] if option.scores else ["score"]
     missing += [axis for axis in needs.hurts if axis not in option.ratios]
     return f"no record of {', '.join(missing)}" if missing else ""
+
+
+def _below(option: Option, other: Option, lost: Sequence[str]) -> bool:
+    """Say whether a method scores below another on all its tasks, and on those that it has lost."""
+    return {*lost} <= option.scores.keys() <= other.scores.keys() and all(
+        found.estimate < other.scores[task].estimate for task, found in option.scores.items()
+    )
 
 
 def _shortfall(option: Option) -> tuple[float, str]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from peftlab.errors import RecordError
 from peftlab.results.comparison.cost_table import comparison, is_tie
-from peftlab.results.records.costs import CostRecord
+from peftlab.results.records.costs import AGAIN, CostRecord
 from peftlab.results.records.run import Record
 from peftlab.results.records.store import processor
 from peftlab.timing.intervals import Ratio
@@ -70,8 +70,8 @@ def price(record: Record, cost: CostRecord) -> Price:
 def step_ratio(cost: CostRecord, label: str, against: str) -> Ratio:
     """Return the time of a call of one method over that of another.
 
-    The median over rounds of the ratio within a round; its interval holds 1 where the baseline
-    against itself differs as much.
+    The median over rounds of the ratio within a round. Its interval is wider, on either side, by
+    what the baseline against itself is off, and holds 1 where that differs as much.
 
     Args:
         cost: Holds both.
@@ -88,6 +88,11 @@ def step_ratio(cost: CostRecord, label: str, against: str) -> Ratio:
             f"the cost experiment {cost.experiment!r}."
         )
     found = timings.ratio(label, against)
-    if not is_tie(timings, label, against):
+    if label == against:
         return found
-    return Ratio(found.ratio, min(found.low, 1.0), max(found.high, 1.0))
+    again = timings.baseline + AGAIN
+    off = timings.ratio(again).ratio if again in timings.seconds else 1.0
+    low, high = found.low * min(off, 1 / off), found.high * max(off, 1 / off)
+    if is_tie(timings, label, against):
+        low, high = min(low, 1.0), max(high, 1.0)
+    return Ratio(found.ratio, low, high)

@@ -122,6 +122,22 @@ def test_a_difference_that_is_not_shown_or_rests_on_one_seed_keeps_nobody_out() 
     assert option(found, "lora").scores["one"].high < 0
 
 
+def test_a_wide_interval_is_no_merit() -> None:
+    """Who scores below one that is out, on the task where that has lost, is out with it."""
+    wide = [runs("tie", score)[seed] for seed, score in enumerate((0.93, 0.7, 0.84))]
+    records = [*runs("full", 0.9), *runs("lora", 0.85), *wide]
+    choice = choose(records, [], Needs(rows=100, hurts=[]))
+    assert not option(choice, "tie").worse
+    assert option(choice, "tie").why == "worse than lora, which is out"
+    assert {each.method for each in choice.options if each.out} == {"lora", "tie"}
+    # lora has lost a task that the other was not scored on, or is below it on one
+    lost = [*runs("full", 0.9, "two"), *runs("lora", 0.7, "two")]
+    narrow = [*runs("full", 0.9), *runs("lora", 0.89), *wide]
+    assert ranks(choose([*narrow, *lost], [], Needs(rows=100, hurts=[])))["tie"] == 1
+    both = [*records, *lost, *runs("tie", 0.75, "two")]
+    assert "two" in option(choose(both, [], Needs(rows=100, hurts=[])), "tie").why
+
+
 def test_a_difference_inside_the_noise_of_training_is_none() -> None:
     records = [*runs("full", 0.9), *runs("lora", 0.85)]
     here = place(records[0])
@@ -313,7 +329,15 @@ def test_what_was_learned_is_told_beside() -> None:
     choice = choose(records, [], Needs(rows=100, hurts=[]))
     (gain,) = choice.learned.values()
     assert (gain.estimate, [*choice.learned]) == (pytest.approx(0.4), ["one"])
+    assert choice.rows == 100
     assert choose(EQUAL, [], Needs(rows=100, hurts=[])).learned == {}
+
+
+def test_what_was_learned_for_other_languages_is_told_too() -> None:
+    rates = {"full": 1e-3, "lora": 1e-3, "majority": None}
+    records = [transferred(x, seed, rate=r) for x, r in rates.items() for seed in (0, 1, 2)]
+    (gain,) = choose(records, [], Needs(rows=700, languages=2, hurts=[])).learned.values()
+    assert gain.estimate == pytest.approx((0.7 + 0.4) / 2 - 0.25)
 
 
 def test_one_model_for_several_tasks_is_scored_on_each() -> None:

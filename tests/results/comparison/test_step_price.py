@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from peftlab.errors import RecordError
+from peftlab.results.comparison.cost_table import comparison
 from peftlab.results.comparison.step_price import label_in, nearest_machine, price, step_ratio
+from peftlab.timing.intervals import Ratio
 from tests.results.made import SPEED, cost_record, curve_cost, curve_run, record
 
 
@@ -55,6 +57,19 @@ def test_any_two_methods_within_the_noise_of_the_baseline_are_a_tie():
     assert found.low == 1
     far = step_ratio(made.model_copy(update={"candidates": candidates}), "tie", "lora")
     assert far.low > 1.3  # a tie with the baseline is none with another
+
+
+def test_what_the_baseline_is_off_from_itself_widens_every_interval():
+    made = cost_record()
+    plain = comparison(made).ratio("lora", "full")
+    for factor in (1.04, 1 / 1.04):  # in every round: the same model in another place
+        again = [factor * s for s in made.candidates["full"].seconds]
+        candidate = made.candidates["full again"].model_copy(update={"seconds": again})
+        candidates = made.candidates | {"full again": candidate}
+        found = step_ratio(made.model_copy(update={"candidates": candidates}), "lora", "full")
+        assert found.ratio == plain.ratio
+        assert (found.low, found.high) == pytest.approx((plain.low / 1.04, plain.high * 1.04))
+    assert step_ratio(made, "full", "full") == Ratio(1.0, 1.0, 1.0)
 
 
 def test_a_step_that_cannot_be_told_from_the_baseline_holds_one():
