@@ -93,7 +93,7 @@ class AddedTask(OfExperiment):
             if self.of == "forgetting":
                 yield from self._forgotten(evidence, place, label, ours)
                 continue
-            theirs = alone.get(str(self.against), [])
+            theirs = alone.get(self.rivals[label], [])
             estimate = self._compared(evidence, ours, theirs) if ours and theirs else None
             ids = {r.id for r in (*ours, *theirs)}
             yield self._cell(f"{place.task}, {label}", place.encoder, estimate, ids, weights=True)

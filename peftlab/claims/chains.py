@@ -6,6 +6,7 @@ Pure functions from records to an estimate with an interval, as in :mod:`peftlab
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from peftlab.claims.measures import Runs
@@ -98,8 +99,12 @@ def forgetting(runs: Runs, records: Mapping[str, Record], task: str) -> Estimate
 
 
 def selected_share(runs: Runs) -> Estimate:
-    """Return the share of the layers that switches selected: the mean over seeds."""
-    return Estimate.of(seed_interval([len(_chosen(r)) / _layers(r) for r in runs]))
+    """Return the share of the layers that switches selected: the mean over seeds.
+
+    Its interval is cut off at 0 and 1, beyond which there is no share.
+    """
+    found = Estimate.of(seed_interval([len(_chosen(r)) / _layers(r) for r in runs]))
+    return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
 
 
 def agreement(ours: Runs, theirs: Runs | None = None) -> Estimate:

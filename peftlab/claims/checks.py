@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from peftlab.claims.evidence import Evidence, Groups, Place
 from peftlab.claims.region import Estimate, Judgement, Region
@@ -70,15 +70,21 @@ class Base(Strict, ABC):
         what: Is compared, in words that go before "is claimed to be above 1".
         claimed: The region.
         methods: Labels or presets of the methods.
-        against: What they are compared with.
+        against: What they are compared with: one for all of them, or one for each.
         beside: Whether it asks what the claim does not say: it is shown, and counts for nothing.
     """
 
     what: str = Field(min_length=1)
     claimed: Region
     methods: list[str] = Field(min_length=1)
-    against: str | None = "full"
+    against: str | list[str] | None = "full"
     beside: bool = False
+
+    @model_validator(mode="after")
+    def _paired(self) -> Base:
+        if isinstance(self.against, list) and len(self.against) != len(self.methods):
+            raise ValueError("against: name one method for all, or one for each of the methods")
+        return self
 
     @property
     @abstractmethod
@@ -94,9 +100,17 @@ class Base(Strict, ABC):
         """Yield every cell, whether or not its records are there."""
 
     @property
+    def rivals(self) -> dict[str, str]:
+        """Method → what it is compared with; empty if that is nothing."""
+        if self.against is None:
+            return {}
+        each = [self.against] * len(self.methods) if isinstance(self.against, str) else self.against
+        return dict(zip(self.methods, each, strict=True))
+
+    @property
     def labels(self) -> list[str]:
         """The methods and what they are compared with."""
-        return [*self.methods, *([] if self.against is None else [self.against])]
+        return list(dict.fromkeys([*self.methods, *self.rivals.values()]))
 
     @property
     def region(self) -> str:

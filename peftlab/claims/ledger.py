@@ -92,7 +92,6 @@ class Claim(Strict):
         checks: What would settle it.
         open_parts: What no check asks yet, and why.
         out_of_reach: Why it cannot be tested at small scale; empty if it can.
-        also: Experiments that belong to it, though no check reads their records.
     """
 
     id: str = Field(pattern=r"^C\d+\.\d+$")
@@ -108,7 +107,6 @@ class Claim(Strict):
     checks: list[Check] = Field(default=[])
     open_parts: str = ""
     out_of_reach: str = ""
-    also: list[str] = Field(default=[])
 
     @model_validator(mode="after")
     def _agrees(self) -> Claim:
@@ -123,8 +121,7 @@ class Claim(Strict):
     @property
     def experiments(self) -> list[str]:
         """All experiments that it names, each once, in order."""
-        needed = [name for check in self.checks for name in check.needs]
-        return list(dict.fromkeys([*needed, *self.also]))
+        return list(dict.fromkeys(name for check in self.checks for name in check.needs))
 
 
 class Hinge(Strict):

@@ -26,11 +26,13 @@ class StepRatio(OfExperiment):
 
     Attributes:
         experiment: Name of a cost experiment.
+        encoders: Some of its encoders; empty means all.
         mode: ``"train"`` or ``"inference"``, if it measures both.
         of: ``"seconds"``, ``"flops"`` or ``"trainer flops"``.
     """
 
     measure: Literal["step ratio"]
+    encoders: list[str] = Field(default=[])
     mode: Literal["train", "inference"] | None = None
     of: Literal["seconds", "flops", "trainer flops"] = "seconds"
 
@@ -38,6 +40,7 @@ class StepRatio(OfExperiment):
         """Check the names, and that it is clear what is timed."""
         found = evidence.measured(self.experiment)
         self._verify(self.experiment, "method", self.labels, found.methods)
+        self._verify(self.experiment, "encoder", self.encoders, found.encoders)
         if len([mode for mode in found.modes if self.mode in (None, mode)]) != 1:
             raise SettingsError(
                 f"A check on {self.experiment!r} needs one of its modes, {', '.join(found.modes)}: "
@@ -52,16 +55,18 @@ class StepRatio(OfExperiment):
             settings = record.settings
             if self.mode in (None, settings.mode):
                 there[settings.encoder, settings.batch, settings.length].append(record)
-        for encoder, (batch, length), label in product(found.encoders, found.cells, self.methods):
+        asked = self.encoders or found.encoders
+        for encoder, (batch, length), label in product(asked, found.cells, self.methods):
             name = f"{encoder}, {batch} × {length}, {label}"
             records = there[encoder, batch, length]
             if not records:
                 yield self._cell(name, encoder, None, ())
             for record in records:
-                failed = {label, str(self.against)} & record.errors.keys()
+                against = self.rivals[label]
+                failed = {label, against} & record.errors.keys()
                 estimate = None
                 if not failed:  # one that does not fit has no cost, and stops no other
-                    estimate = measures.step_ratio(record, label, str(self.against), self.of)
+                    estimate = measures.step_ratio(record, label, against, self.of)
                 yield self._cell(name, encoder, estimate, {record.id})
 
 
@@ -96,5 +101,6 @@ class Count(Base):
         """Yield a cell an encoder and method."""
         for encoder in self.encoders:
             for label in self.methods:
-                found = measures.count(encoder, label, self.against, self.of, self.ratio)
+                against = self.rivals.get(label)
+                found = measures.count(encoder, label, against, self.of, self.ratio)
                 yield self._cell(f"{encoder}, {label}", encoder, found, ())

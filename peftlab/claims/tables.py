@@ -135,6 +135,13 @@ def counted(findings: Iterable[Finding]) -> dict[str, int]:
     return {each: counts[each] for each in VERDICTS}
 
 
+def exhausted(found: Finding) -> str:
+    """Say what is left for a claim that is not decided though all of it is recorded; else ""."""
+    if found.missing or found.verdict not in ("undecided", "partly"):
+        return ""
+    return "All of it is recorded: more seeds, rows or tasks would say more."
+
+
 def commands(found: Finding, ledger: Ledger) -> list[str]:
     """Return the commands that would say more of a claim, each with what it takes."""
     return [
@@ -153,7 +160,7 @@ def text(findings: Sequence[Finding], ledger: Ledger) -> str:
         lines.append(f"      {found.claim.claim}")
         if first:
             lines.append(f"      First asked: {first.check.what}.")
-        for reason in (found.claim.out_of_reach, found.claim.open_parts):
+        for reason in (found.claim.out_of_reach, found.claim.open_parts, exhausted(found)):
             if reason and found.verdict != "reproduced":
                 lines.append(f"      {reason}")
         lines += [f"      → {command}" for command in commands(found, ledger)]

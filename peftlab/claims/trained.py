@@ -43,7 +43,8 @@ class Trained(OfExperiment):
         self._verify(self.experiment, "task", self.tasks, [task.name for task in found.tasks])
         refuse_pocket(self.tasks)
         places = evidence.papers(self.experiment, self.tasks, self.rows)
-        if not any({*self.labels} <= groups.keys() for _, groups in places):
+        pairs = [{label, rival} for label, rival in self.rivals.items()]
+        if not any(pair <= groups.keys() for _, groups in places for pair in pairs):
             rows = "" if self.rows is None else f" with {self.rows} train rows"
             raise SettingsError(
                 f"A check on {self.experiment!r} compares nothing: no task there but made ones"
@@ -54,11 +55,11 @@ class Trained(OfExperiment):
         """Yield a cell a task and method."""
         for place, groups in evidence.papers(self.experiment, self.tasks, self.rows):
             for label in self.methods:
-                if {label, self.against} <= groups.keys():
+                if {label, self.rivals[label]} <= groups.keys():
                     yield self._compared(evidence, place, groups, label)
 
     def _compared(self, evidence: Evidence, place: Place, groups: Groups, label: str) -> Cell:
-        ours, theirs = groups[label], groups[str(self.against)]
+        ours, theirs = groups[label], groups[self.rivals[label]]
         estimate = self._estimate(evidence, groups, ours, theirs) if ours and theirs else None
         ids = {r.id for r in (*ours, *theirs)}
         return self._cell(f"{place}, {label}", place.encoder, estimate, ids, weights=True)
@@ -229,7 +230,8 @@ class Joint(OfExperiment):
         alone = {task: self._place(evidence, task)[1] for task in members}
         for label in self.methods:
             ours = together.get(label, [])
-            single = {task: groups.get(str(self.against), []) for task, groups in alone.items()}
+            rival = self.rivals[label]
+            single = {task: groups.get(rival, []) for task, groups in alone.items()}
             if self.of == "score":
                 for task, runs in single.items():
                     found = None

@@ -65,7 +65,7 @@ class Finding:
         verdict: By the rule of this file.
         scopes: Of the cells with an estimate.
         asked: All checks of the claim, in order.
-        missing: Experiments of the claim that are not recorded to the end.
+        missing: Experiments whose records a check that counts still lacks.
     """
 
     claim: Claim
@@ -166,9 +166,12 @@ def _decided(cells: Sequence[Cell]) -> float:
 def finding(claim: Claim, ledger: Ledger, evidence: Evidence) -> Finding:
     """Judge one claim by the records."""
     on_gpu = {name for name, budget in ledger.experiments.items() if budget.gpu}
-    asked = []
+    asked: list[Asked] = []
+    lacking: list[str] = []
     for check in claim.checks:
         all_of_it = Asked(check, tuple(check.cells(evidence)))
+        if not check.beside and len(all_of_it.recorded) < len(all_of_it.cells):
+            lacking += check.needs
         waits = on_gpu.intersection(check.needs)
         asked.append(Asked(check, tuple(all_of_it.recorded)) if waits else all_of_it)
     encoders = ledger.papers[claim.paper].encoders
@@ -179,7 +182,7 @@ def finding(claim: Claim, ledger: Ledger, evidence: Evidence) -> Finding:
         verdict=verdict(judged, bool(claim.out_of_reach)),
         scopes=tuple(each for each in SCOPES if each in found),
         asked=tuple(asked),
-        missing=tuple(name for name in claim.experiments if not evidence.complete(name)),
+        missing=tuple(name for name in dict.fromkeys(lacking) if not evidence.complete(name)),
     )
 
 

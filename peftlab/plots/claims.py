@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from peftlab.claims.tables import power
+from peftlab.claims.tables import exhausted, power
 from peftlab.plots import page
 from peftlab.plots.page import Plot
 
@@ -92,6 +92,7 @@ def walk(found: Finding, commands: Sequence[str] = ()) -> Walk:
         "Tested here:": claim.protocol,
         "What else could make the difference:": claim.confounds,
         "Not asked yet:": claim.open_parts or claim.out_of_reach,
+        "What is left:": exhausted(found),
     }
     return Walk(
         {name: text for name, text in words.items() if text},

@@ -13,7 +13,7 @@ from peftlab.claims.checks import Cell
 from peftlab.claims.evidence import Place
 from peftlab.claims.priced import StepRatio
 from peftlab.claims.trained import Joint, RunRatio
-from peftlab.errors import RecordError, SettingsError
+from peftlab.errors import RecordError, SettingsError, UnknownNameError
 from peftlab.results.records.costs import CostRecord
 from peftlab.results.records.store import cost_store
 from tests.claims.made import COST, EXPERIMENT
@@ -57,6 +57,10 @@ def test_a_step_is_the_methods_over_the_rivals_in_its_mode(
     assert one.judgement == ("reproduced" if expected < 1 else "not reproduced")
     assert two.estimate is None
     assert "2 × 8" in two.name
+    some = check.model_copy(update={"encoders": ["minilm-l6"]})
+    assert list(some.cells(evidence)) == [one, two]
+    with pytest.raises(UnknownNameError, match="no encoder in the experiment 'price' 'bert-base'"):
+        check.model_copy(update={"encoders": ["bert-base"]}).verify(evidence)
 
 
 def test_what_does_not_fit_has_no_cell_and_stops_no_other(tmp_path: Path) -> None:

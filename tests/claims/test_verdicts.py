@@ -11,6 +11,7 @@ from peftlab.claims import Estimate, Region, findings
 from peftlab.claims.checks import Cell
 from peftlab.claims.tables import cell_table, claim_table, commands, ours, text
 from peftlab.claims.verdicts import VERDICTS, middle, scope, verdict
+from peftlab.errors import SettingsError
 from peftlab.results.comparison.noise import power
 from tests.claims.made import CLAIMS, fill, read, write
 
@@ -196,6 +197,29 @@ def test_what_is_beside_a_claim_is_shown_and_never_counts(tmp_path):
     assert found.first.check.what == "score"
     assert found.row()["estimate"] == pytest.approx(0.2)
     assert cell_table(found)["claimed to be"].tolist() == ["above 0 (beside)"] * 2 + ["above 0"] * 2
+
+
+def test_each_method_may_have_a_rival_of_its_own(tmp_path):
+    write(tmp_path)
+    fill(tmp_path, lambda task, label: {"lora-8": 0.9, "other": 0.5}.get(label, 0.7))
+    both = 'methods = ["lora-8", "other"], against = ["other", "full"]'
+    (found,) = findings(*read(tmp_path, CLAIMS.replace('methods = ["lora-8"]', both)))
+    estimates = [cell.estimate.value for cell in found.cells]
+    assert estimates == pytest.approx([0.4, -0.2, 0.4, -0.2])
+    with pytest.raises(SettingsError, match="one for each of the methods"):
+        read(tmp_path, CLAIMS.replace('methods = ["lora-8"]', both.replace(', "full"', "")))
+
+
+def test_what_only_a_check_beside_the_claim_lacks_would_settle_nothing(tmp_path):
+    write(tmp_path)
+    fill(tmp_path, lambda task, label: 0.7, (("glue/mrpc", "other", 2),))
+    line = next(line for line in CLAIMS.splitlines() if "measure" in line)
+    beside = line.replace("lora-8", "other").replace("methods =", "beside = true, methods =")
+    for added, missing in ((beside, ()), (beside.replace("true", "false"), ("small",))):
+        ledger, evidence = read(tmp_path, CLAIMS.replace(line, f"{added}\n{line}"))
+        (found,) = findings(ledger, evidence)
+        assert (found.verdict, found.missing) == ("undecided", missing)
+        assert ("more seeds, rows or tasks" in text([found], ledger)) == (not missing)
 
 
 def test_cells_that_need_a_gpu_do_not_count_until_they_are_recorded(tmp_path):
