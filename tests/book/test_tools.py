@@ -6,7 +6,10 @@ from pathlib import Path
 from types import ModuleType
 
 import nbformat
+import pandas as pd
 import pytest
+from docutils import nodes
+from docutils.utils import new_document
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from tools import chapters, site
@@ -123,6 +126,16 @@ def test_times_are_said_as_measured() -> None:
     assert run_times.spoken(610) == "10 min"
     assert "not yet measured on a GPU" in run_times.sentences(12.0, [])
     assert run_times.sentences(None, [gpu]) == ["10 min on Tesla T4 (full mode)"]
+
+
+def test_a_table_that_pandas_has_styled_is_drawn_as_the_others() -> None:
+    html = pd.DataFrame({"a": [1]}).style.hide().to_html()
+    document = new_document("page")
+    document += [nodes.raw("", html, format="html"), nodes.raw("", "<p>none</p>", format="html")]
+    extension("styled_tables").name_tables(None, document)
+    table, other = (raw.astext() for raw in document.findall(nodes.raw))
+    assert '<table class="dataframe" id="T_' in table
+    assert other == "<p>none</p>"
 
 
 def test_mathjax_is_local() -> None:
