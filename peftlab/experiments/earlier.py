@@ -9,7 +9,7 @@ runs are planned in :mod:`peftlab.experiments.plan`, and who builds with them is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -40,6 +40,9 @@ KINDS = ("language", "fuse", "start", "layers")
 TAKES: dict[str, type[Method]] = {"language": TaskAdapter, "fuse": AdapterFusion}
 #: Where the ids stand.
 LINKS = (*KINDS, "languages")
+#: The link that takes of a run what its record says; the others take its model.
+SELECTED = "layers"
+MODELS = tuple(link for link in LINKS if link != SELECTED)
 
 
 class Uses(Strict):
@@ -243,11 +246,11 @@ def learnt(run: RunSettings) -> list[str]:
     return [str(each) for each in heads]
 
 
-def used(run: RunSettings) -> Iterator[str]:
-    """Yield the ids of the runs that a run's model is built from."""
+def used(run: RunSettings, links: Collection[str] = LINKS) -> Iterator[str]:
+    """Yield the ids of the runs that a run's model is built from, by some links or by all."""
     uses = run.model_options.get(USES, {})
     assert isinstance(uses, dict)
-    for found in (uses[link] for link in LINKS if link in uses):
+    for found in (uses[link] for link in links if link in uses):
         if isinstance(found, dict):
             yield from map(str, found.values())
         elif isinstance(found, list):

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftlab.errors import OutOfMemoryError, TrainingError
+from peftlab import methods
+from peftlab.errors import OutOfMemoryError, RecordError, TrainingError
 from peftlab.experiments.activations import learned_activations
 from peftlab.experiments.earlier import USES
 from peftlab.experiments.entries import open_task
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
 
 #: Where the model of an earlier run is kept, by the run's id.
 Kept = Callable[[str], Path]
-#: In the folder of a kept model: the layers that its switches selected.
+#: In the folder where a model is or would be kept: the layers that its switches selected.
 LAYERS = "layers.json"
+#: Shares are read as logits no further than so from 0 and 1.
+LEAST = 1e-12
 
 
 class Executor:
@@ -122,9 +125,7 @@ def _train(
     if isinstance(model.method, Adaptable):
         selection = Selection.of(model)
     if keep:
-        if isinstance(model.method, Adaptable):
-            Selection.of(model).save(kept(run.id) / LAYERS)
-        model.save(kept(run.id))  # last: a run counts as kept once this file is there
+        model.save(kept(run.id))
     return record.replaced(
         activations=learned_activations(model, task, int(str(run.training["max_length"]))),
         layers=None if selection is None else _layers(model, selection),
@@ -186,6 +187,34 @@ def _layers(model: Model, selection: Selection) -> Layers:
             for pair in selection.logits
         ],
     )
+
+
+def recorded_selection(record: Record) -> Selection:
+    """Return the layers that a recorded run has selected.
+
+    Raises:
+        RecordError: It says nothing of layers, or its shares select others than it names.
+    """
+    method, layers = methods.get(record.settings.method), record.layers
+    if layers is None or not isinstance(method, Adaptable):
+        raise RecordError(
+            f"The record {record.id} ({record.settings.method_label}) says nothing of selected "
+            "layers: run it again with a method that has switches."
+        )
+    settings = record.settings
+    logits = tuple(None if share is None else (0.0, _logit(share)) for share in layers.shares)
+    found = Selection(logits, settings.task, settings.encoder, settings.seed, method)
+    if list(found.layers) != layers.chosen:
+        raise RecordError(
+            f"The record {record.id} names the layers {layers.chosen}, but its shares select "
+            f"{list(found.layers)}: restore the record."
+        )
+    return found
+
+
+def _logit(share: float) -> float:
+    share = min(max(share, LEAST), 1 - LEAST)
+    return math.log(share / (1 - share))
 
 
 def majority(run: RunSettings, task: Task, transfer: list[Task], clock: Phases) -> Record:

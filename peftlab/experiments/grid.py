@@ -19,8 +19,8 @@ from statistics import fmean
 
 from peftlab.checkpoints.format import FILE
 from peftlab.errors import OutOfMemoryError, TrainingError
-from peftlab.experiments.earlier import used
-from peftlab.experiments.execute import Executor, Kept
+from peftlab.experiments.earlier import MODELS, SELECTED, used
+from peftlab.experiments.execute import LAYERS, Executor, Kept, recorded_selection
 from peftlab.experiments.plan import Experiment
 from peftlab.results.records.run import Git, Record, RunSettings, now
 from peftlab.results.records.store import Store
@@ -99,16 +99,24 @@ class Grid:
 
     def _waits(self, run: RunSettings) -> set[str]:
         """Return the ids of all runs that must be done before a run."""
-        missing = [i for i in used(run) if not self._is_kept(i)]
+        missing = self._missing(run)
         return {*missing}.union(*(self._waits(self._earlier[i]) for i in missing))
 
     def _next(self, run: RunSettings) -> list[RunSettings]:
         """Return what to do for a run: those it builds on, or itself; nothing if one failed."""
         if run.id in self.records and self.records[run.id].status != "ok":
             return []
-        missing = [self._earlier[i] for i in used(run) if not self._is_kept(i)]
+        missing = [self._earlier[i] for i in self._missing(run)]
         first = [self._next(each) for each in missing]
         return [*chain.from_iterable(first)] or [run] if all(first) else []
+
+    def _missing(self, run: RunSettings) -> list[str]:
+        """Return the ids of runs that a run builds on and whose model, or layers, are not there."""
+        models = {*used(run, MODELS)}
+        return [i for i in used(run) if not (self._is_kept if i in models else self._selected)(i)]
+
+    def _selected(self, run_id: str) -> bool:
+        return run_id in self.records and self.records[run_id].status == "ok"
 
     def _is_kept(self, run_id: str) -> bool:
         recorded = self.store.has(self.experiment.name, run_id)
@@ -162,6 +170,8 @@ class Grid:
     def _do(self, run: RunSettings) -> None:
         """Do one run and write its record, whatever becomes of it."""
         folder = self._folder("runs") / run.id
+        for earlier in used(run, [SELECTED]):  # of the record: trained again it may select others
+            recorded_selection(self.records[earlier]).save(self.kept(earlier) / LAYERS)
         try:
             done = self._execute(run, folder, self.kept, run.id in self._earlier)
             found = done.settings.encoder_fingerprint

@@ -14,13 +14,19 @@ from pydantic import ValidationError
 import peftlab as pl
 from peftlab.checkpoints import format
 from peftlab.cli import main
-from peftlab.errors import NonFiniteLossError, PeftlabError, SettingsError, UnknownNameError
+from peftlab.errors import (
+    NonFiniteLossError,
+    PeftlabError,
+    RecordError,
+    SettingsError,
+    UnknownNameError,
+)
 from peftlab.experiments import Experiment, open_task
 from peftlab.experiments.earlier import used
 from peftlab.experiments.execute import LAYERS
 from peftlab.experiments.grid import Grid
 from peftlab.methods.focused import Selection
-from peftlab.results.records.run import Record
+from peftlab.results.records.run import Layers, Record
 from peftlab.results.records.store import Store
 from tests.experiments.test_grid import Stub, grid
 
@@ -500,8 +506,10 @@ def test_the_record_says_which_layers_and_how_sure(learned):
     own, foreign, drawn, top = (
         records[f"pocket/topic {label}"] for label in ("own", "foreign", "random", "top")
     )
-    assert own.layers == first.layers
-    assert foreign.layers == there.layers != first.layers
+    for one, theirs in ((own, first), (foreign, there)):
+        assert one.layers.chosen == theirs.layers.chosen
+        assert one.layers.shares == pytest.approx(theirs.layers.shares)
+    assert there.layers.shares != first.layers.shares
     assert top.layers.chosen == list(range(len(first.layers.shares)))[-len(first.layers.chosen) :]
     assert len(drawn.layers.chosen) == len(first.layers.chosen)
     for one in (own, foreign, drawn, top):
@@ -509,6 +517,30 @@ def test_the_record_says_which_layers_and_how_sure(learned):
             one.layers.chosen
         )
         assert one.settings.method["layers"] is None  # it is not known when the run is planned
+
+
+def test_layers_are_those_of_the_record_not_of_a_training_again(learned, tmp_path):
+    """As in a new clone: the records came without models, and one run is missing."""
+    records = recorded(learned.store.folder)
+    first, own = records["pocket/topic adaptable"], records["pocket/topic own"]
+    shutil.copytree(
+        learned.store.folder, tmp_path, dirs_exist_ok=True, ignore=lambda *_: [".peftlab"]
+    )
+    store = Store(tmp_path)
+    others = [0.1 if share > 0.5 else 0.9 for share in first.layers.shares]
+    chosen = [i for i, share in enumerate(others) if share > 0.5] or [0]
+    others[chosen[0]] = 0.9
+    changed = Layers(chosen=chosen, shares=others)
+    store.save(first.replaced(layers=changed), overwrite=True)
+    (tmp_path / own.experiment / f"{own.id}.json").unlink()
+    again = quiet(LEARNED, tmp_path)
+    assert [run.id for run in again.pending()] == [own.id]
+    assert again.work() == 1
+    assert recorded(tmp_path)["pocket/topic own"].layers.chosen == chosen
+    (tmp_path / own.experiment / f"{own.id}.json").unlink()
+    store.save(first.replaced(layers=Layers(chosen=[], shares=others)), overwrite=True)
+    with pytest.raises(RecordError, match="its shares select"):
+        quiet(LEARNED, tmp_path).work()
 
 
 def test_without_a_selected_layer_the_run_fails_and_the_grid_goes_on(tmp_path):

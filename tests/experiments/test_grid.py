@@ -16,9 +16,10 @@ from peftlab.checkpoints.format import FILE
 from peftlab.cli import main
 from peftlab.errors import NonFiniteLossError, OutOfMemoryError, RecordError
 from peftlab.experiments import Experiment, read
-from peftlab.experiments.earlier import used
+from peftlab.experiments.earlier import MODELS, SELECTED, used
+from peftlab.experiments.execute import LAYERS
 from peftlab.experiments.grid import Grid
-from peftlab.results.records.run import Record
+from peftlab.results.records.run import Layers, Record
 from peftlab.results.records.store import Store
 from tests.conftest import WORDS
 from tests.results.made import record
@@ -60,7 +61,8 @@ class Stub:
 
     def __call__(self, run, folder, kept, keep=False):
         self.runs.append(run.id)
-        assert all((kept(i) / FILE).is_file() for i in used(run))
+        assert all((kept(i) / FILE).is_file() for i in used(run, MODELS))
+        assert all((kept(i) / LAYERS).is_file() for i in used(run, [SELECTED]))
         time.sleep(self.seconds)
         if run.learning_rate in self.errors:
             raise self.errors[run.learning_rate]
@@ -68,7 +70,10 @@ class Stub:
             kept(run.id).mkdir(parents=True, exist_ok=True)
             (kept(run.id) / FILE).touch()
         dev = 0.5 + (run.learning_rate or 0)
-        return record(dev=dev, accuracy=dev).replaced(settings=run, experiment="")
+        adaptable = run.method["name"] == "adaptable"
+        layers = Layers(chosen=[0], shares=[0.9, 0.1]) if adaptable else None
+        made = record(dev=dev, accuracy=dev)
+        return made.replaced(settings=run, experiment="", layers=layers)
 
 
 def grid(experiment, folder, stub, **options) -> Grid:
