@@ -26,6 +26,8 @@ from peftlab.results.records.run import Strict
 from peftlab.results.records.store import book_results
 
 FILE = "papers/claims.toml"
+#: Where a claim stands that names no section.
+TOLD = "told of the paper by summaries of others, not read in it"
 
 Check = Annotated[
     ScoreDifference
@@ -117,6 +119,11 @@ class Claim(Strict):
         if self.checks and all(check.beside for check in self.checks):
             raise ValueError("all checks are beside the claim: leave one to judge it by")
         return self
+
+    @property
+    def said(self) -> str:
+        """Where the paper says it; empty for a control of ours."""
+        return "" if self.ours else self.section or TOLD
 
     @property
     def experiments(self) -> list[str]:

@@ -10,10 +10,10 @@ outside, else *undecided*. A claim is
 - *undecided* otherwise: the records have too little power, or are not all there;
 - *open* if there is no record yet, and *out of reach* if, besides, it is said why there cannot be.
 
-Cells that need a GPU count only once they are recorded, but a claim is not reproduced before all of
-its checks have some. Cells of a check that is *beside* the claim are shown and never count. Every
-interval is one of 95 %, for one cell: of many some miss by chance, and a stray one must not make a
-verdict.
+Cells that need a GPU count only once they are recorded, and no claim is *reproduced* before all of
+its checks have some; *not reproduced* does not wait for them. Cells of a check that is *beside* the
+claim are shown and never count. Every interval is one of 95 %, for one cell: of many some miss by
+chance, and a stray one must not make a verdict.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Finding:
     Attributes:
         claim: See :class:`peftlab.claims.ledger.Claim`.
         verdict: By the rule of this file.
-        scopes: Of the cells with an estimate.
+        scopes: Of the cells that count and have an estimate.
         asked: All checks of the claim, in order.
         missing: Experiments whose records a check that counts still lacks.
     """
@@ -175,11 +175,11 @@ def finding(claim: Claim, ledger: Ledger, evidence: Evidence) -> Finding:
         waits = on_gpu.intersection(check.needs)
         asked.append(Asked(check, tuple(all_of_it.recorded)) if waits else all_of_it)
     encoders = ledger.papers[claim.paper].encoders
-    found = {scope(cell, encoders) for check in asked for cell in check.recorded}
-    judged = [cells for check, cells in asked if not check.beside]
+    counted = [each for each in asked if not each.check.beside]
+    found = {scope(cell, encoders) for each in counted for cell in each.recorded}
     return Finding(
         claim=claim,
-        verdict=verdict(judged, bool(claim.out_of_reach)),
+        verdict=verdict([each.cells for each in counted], bool(claim.out_of_reach)),
         scopes=tuple(each for each in SCOPES if each in found),
         asked=tuple(asked),
         missing=tuple(name for name in dict.fromkeys(lacking) if not evidence.complete(name)),

@@ -70,8 +70,6 @@ JUDGED = {
     "undecided": "undecided",
     None: "without record",
 }
-#: Where a claim stands that names no section.
-TOLD = "told of the paper by summaries of others, not read in it"
 
 
 def walk(found: Finding, commands: Sequence[str] = ()) -> Walk:
@@ -86,7 +84,7 @@ def walk(found: Finding, commands: Sequence[str] = ()) -> Walk:
     number = f"{claim.number} ({claim.source})" if claim.number else "not available"
     words = {
         f"{claim.id}{', our control' * claim.ours}, {found.verdict}{scope}.": claim.claim,
-        "Where it is said:": "" if claim.ours else f"{claim.section or TOLD}.",
+        "Where it is said:": "" if claim.ours else f"{claim.said}.",
         "The paper's number:": "" if claim.ours else f"{number}.",
         "Unconfirmed, decides nothing:": claim.unconfirmed,
         "Tested here:": claim.protocol,

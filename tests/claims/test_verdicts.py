@@ -306,6 +306,11 @@ def test_the_scope_is_computed(tmp_path):
     assert (found.scope, found.verdict) == ("shape only", "reproduced")
     assert found.row()["n"] == 0
     assert scope(found.cells[0], []) == "small encoder"
+    beside = CLAIMS[a:b].replace("methods =", "beside = true, methods =")
+    (found,) = findings(*read(tmp_path, CLAIMS[:a] + beside + count + CLAIMS[b:]))
+    assert (found.scope, len(found.cells)) == ("small encoder", 3)
+    named = ["tiny", "roberta-base"]
+    assert {scope(cell, named) for cell in found.cells} == {"paper's model", "shape only"}
 
 
 def test_power_is_that_of_the_interval():
