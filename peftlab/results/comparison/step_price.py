@@ -22,17 +22,20 @@ class Price(NamedTuple):
 
 
 def nearest_machine(costs: Sequence[CostRecord], record: Record) -> CostRecord:
-    """Return the measurement on a run's processor, with as many threads; else on it; else any.
+    """Return the measurement nearest to how a run computed.
+
+    On its processor rather than another, then in its precision, then with as many threads.
 
     Args:
         costs: At least one, all of one cell.
         record: The run whose steps are to be priced.
     """
 
-    def far(cost: CostRecord) -> tuple[bool, bool, str]:
+    def far(cost: CostRecord) -> tuple[bool, bool, bool, str]:
         there, machine = cost.settings, record.machine
         threads = there.threads != machine.get("torch_threads")
-        return there.processor != processor(record), threads, cost.id
+        precision = there.precision != record.precision
+        return there.processor != processor(record), precision, threads, cost.id
 
     return min(costs, key=far)
 

@@ -12,18 +12,23 @@ from tests.results.made import SPEED, cost_record, curve_cost, curve_run, record
 
 
 def test_a_step_is_priced_on_the_machine_of_the_run():
-    def timed(processor, threads):
+    def timed(processor, threads, precision="fp32"):
         made = curve_cost()
-        settings = made.settings.model_copy(update={"processor": processor, "threads": threads})
-        return made.model_copy(update={"id": f"{processor} {threads}", "settings": settings})
+        told = {"processor": processor, "threads": threads, "precision": precision}
+        settings = made.settings.model_copy(update=told)
+        name = " ".join(map(str, told.values()))
+        return made.model_copy(update={"id": name, "settings": settings})
 
     costs = [timed("other", 1), timed("ours", 2), timed("ours", 1)]
     run = curve_run("full", 0, [0.5]).replaced(machine={"cpu": "ours", "torch_threads": 1})
-    assert nearest_machine(costs, run).id == "ours 1"
-    assert nearest_machine(costs[:2], run).id == "ours 2"
-    assert nearest_machine(costs[:1], run).id == "other 1"
+    assert nearest_machine(costs, run).id == "ours 1 fp32"
+    assert nearest_machine(costs[:2], run).id == "ours 2 fp32"
+    assert nearest_machine(costs[:1], run).id == "other 1 fp32"
     gpu = run.replaced(device="cuda", machine={"cpu": "other", "gpu": {"name": "ours"}})
-    assert nearest_machine(costs, gpu).id == "ours 1"
+    assert nearest_machine(costs, gpu).id == "ours 1 fp32"
+    half = [*costs, timed("other", 1, "bf16"), timed("ours", 2, "bf16")]
+    assert nearest_machine(half, run).id == "ours 1 fp32"
+    assert nearest_machine(half, run.replaced(precision="bf16")).id == "ours 2 bf16"
 
 
 def test_a_method_is_found_by_its_settings():
