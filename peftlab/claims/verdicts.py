@@ -85,6 +85,11 @@ class Finding:
         return [cell for asked in self.asked if not asked.check.beside for cell in asked.cells]
 
     @property
+    def waits(self) -> bool:
+        """Whether a check that counts needs a GPU and has no record."""
+        return any(not asked.cells for asked in self.asked if not asked.check.beside)
+
+    @property
     def first(self) -> Asked | None:
         """The first check that counts and has an estimate."""
         counts = (asked for asked in self.asked if asked.recorded and not asked.check.beside)

@@ -31,6 +31,8 @@ KINDS: dict[Judgement | None, tuple[str, str, str]] = {
 def verdicts(findings: Sequence[Finding]) -> Plot:
     """Draw the shares of each claim's cells that say yes, no or neither; the verdict beside them.
 
+    Where a check waits for a GPU, "+ GPU" stands behind the number of cells.
+
     Args:
         findings: One a claim; see :func:`peftlab.claims.verdicts.findings`.
 
@@ -44,7 +46,8 @@ def verdicts(findings: Sequence[Finding]) -> Plot:
         judged = [cell.judgement for cell in found.judged]
         counts = {name: judged.count(kind) for kind, (name, _, _) in KINDS.items()}
         rows.append({"id": found.claim.id, "verdict": found.verdict, "cells": len(judged)} | counts)
-    table = pd.DataFrame(rows)
+    waits = [found.waits for found in findings]
+    table = pd.DataFrame(rows).assign(**{"waits for a GPU": waits})
 
     def draw(figure: Figure, theme: dict[str, Any]) -> None:
         axis = figure.subplots()
@@ -62,7 +65,10 @@ def verdicts(findings: Sequence[Finding]) -> Plot:
         axis.xaxis.set_major_formatter("{x:.0%}")
         axis.set_xlabel("share of the claim's cells")
         beside = axis.secondary_yaxis("right")
-        told = [f"{row['verdict']}, {row['cells']} cells" for row in rows]
+        told = [
+            f"{row['verdict']}, {row['cells']} cells" + " + GPU" * gpu
+            for row, gpu in zip(rows, waits, strict=True)
+        ]
         beside.set_yticks(range(len(table)), told)
         beside.tick_params(length=0)
         figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=4)
@@ -70,7 +76,8 @@ def verdicts(findings: Sequence[Finding]) -> Plot:
     said = "; ".join(
         f"{row['id']}, {row['verdict']}: "
         + (", ".join(f"{row[n]} {n}" for n, _, _ in KINDS.values() if row[n]) or "no cell")
-        for row in rows
+        + ", waits for a GPU" * gpu
+        for row, gpu in zip(rows, waits, strict=True)
     )
     alt = f"The cells of each claim by what they say, and the verdict. {said}."
     return page.plot(draw, table, alt, 7.3, 0.9 + 0.24 * len(rows))

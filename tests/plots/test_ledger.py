@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from matplotlib.container import BarContainer
 from peftlab.claims import Estimate, Finding, Region
 from peftlab.claims.checks import Cell
 from peftlab.claims.ledger import Claim
+from peftlab.claims.verdicts import Asked
 from peftlab.errors import RecordError
 from peftlab.plots.ledger import KINDS, verdicts
 from tests.claims.made import asked
@@ -23,6 +25,11 @@ def cell(name: str, value: float | None, width: float = 0.1) -> Cell:
 def finding(name: str, verdict: Any, *cells: Cell) -> Finding:
     claim = Claim(id=name, paper="one", claim="It is more.", protocol="Compare.", open_parts="No.")
     return Finding(claim, verdict, ("small encoder",), (asked(*cells),) if cells else (), ())
+
+
+def beside_gpu(found: Finding) -> Finding:
+    """Ask more, of which all needs a GPU and nothing is recorded."""
+    return replace(found, asked=(*found.asked, Asked(found.asked[0].check, ())))
 
 
 MADE = (
@@ -50,6 +57,15 @@ def test_bars_are_shares_one_after_the_other_and_the_verdict_stands_beside() -> 
     assert told == ["partly, 4 cells", "open, 2 cells", "out of reach, 0 cells"]
     assert "C1.1, partly: 2 yes, 1 no, 1 undecided" in plot.alt
     assert "C1.3, out of reach: no cell" in plot.alt
+
+
+def test_what_waits_for_a_gpu_is_marked() -> None:
+    plot = verdicts([MADE[0], beside_gpu(MADE[0])])
+    (beside,) = plot.figure.get_axes()[0].child_axes
+    told = [text.get_text() for text in beside.get_yticklabels()]
+    assert told == ["partly, 4 cells", "partly, 4 cells + GPU"]
+    assert list(plot.table["waits for a GPU"]) == [False, True]
+    assert plot.alt.count("waits for a GPU") == 1
 
 
 def test_without_claims_there_is_a_sentence() -> None:
