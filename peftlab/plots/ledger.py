@@ -31,7 +31,7 @@ KINDS: dict[Judgement | None, tuple[str, str, str]] = {
 def verdicts(findings: Sequence[Finding]) -> Plot:
     """Draw the shares of each claim's cells that say yes, no or neither; the verdict beside them.
 
-    Where a check waits for a GPU, "+ GPU" stands behind the number of cells.
+    Where a claim has cells and a check of it waits for a GPU, "+ GPU" stands behind their number.
 
     Args:
         findings: One a claim; see :func:`peftlab.claims.verdicts.findings`.
@@ -46,7 +46,7 @@ def verdicts(findings: Sequence[Finding]) -> Plot:
         judged = [cell.judgement for cell in found.judged]
         counts = {name: judged.count(kind) for kind, (name, _, _) in KINDS.items()}
         rows.append({"id": found.claim.id, "verdict": found.verdict, "cells": len(judged)} | counts)
-    waits = [found.waits for found in findings]
+    waits = [found.waits and bool(found.judged) for found in findings]
     table = pd.DataFrame(rows).assign(**{"waits for a GPU": waits})
 
     def draw(figure: Figure, theme: dict[str, Any]) -> None:

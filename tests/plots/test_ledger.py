@@ -60,11 +60,12 @@ def test_bars_are_shares_one_after_the_other_and_the_verdict_stands_beside() -> 
 
 
 def test_what_waits_for_a_gpu_is_marked() -> None:
-    plot = verdicts([MADE[0], beside_gpu(MADE[0])])
+    nothing = replace(MADE[0], asked=beside_gpu(MADE[0]).asked[-1:])
+    plot = verdicts([MADE[0], beside_gpu(MADE[0]), nothing])
     (beside,) = plot.figure.get_axes()[0].child_axes
     told = [text.get_text() for text in beside.get_yticklabels()]
-    assert told == ["partly, 4 cells", "partly, 4 cells + GPU"]
-    assert list(plot.table["waits for a GPU"]) == [False, True]
+    assert told == ["partly, 4 cells", "partly, 4 cells + GPU", "partly, 0 cells"]
+    assert list(plot.table["waits for a GPU"]) == [False, True, False]
     assert plot.alt.count("waits for a GPU") == 1
 
 
