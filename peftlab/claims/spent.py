@@ -1,7 +1,8 @@
 """What training has cost, as records say, and ratios of it over seeds.
 
 A ratio is the geometric mean over the seeds that both sides have, with Student's interval of the
-logarithms. Seconds of two processors are never set against each other.
+logarithms; a run that its rule of patience had not ended yet says only how much it takes at least.
+Seconds of two processors are never set against each other.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Literal
 
 from peftlab.claims.region import Estimate
 from peftlab.errors import RecordError
-from peftlab.results.comparison.statistics import geometric_mean
+from peftlab.results.comparison.curves import Span, between, cut_off
 from peftlab.results.records.run import Record
 from peftlab.results.records.store import processor
 
@@ -25,11 +26,12 @@ class Spent:
     """What training some models has cost together.
 
     Attributes:
-        amount: In its unit.
+        amount: In its unit; from what was spent up, where a run was cut off, see
+            :func:`peftlab.results.comparison.curves.cut_off`.
         processors: On which the seconds were measured; empty for FLOPs, which are counted.
     """
 
-    amount: float
+    amount: Span
     processors: frozenset[str]
 
 
@@ -45,10 +47,10 @@ def spent(runs: Iterable[Record], unit: Unit) -> Spent:
         RecordError: FLOPs are asked for that were not counted.
     """
     there = list(runs)
-    if unit == "seconds":
-        total = math.fsum(run.seconds["train"] for run in there)
-        return Spent(total, frozenset(map(processor, there)))
-    return Spent(math.fsum(_flops(run, unit) for run in there), frozenset())
+    seconds = unit == "seconds"
+    total = math.fsum(run.seconds["train"] if seconds else _flops(run, unit) for run in there)
+    amount = Span(total, math.inf if any(map(cut_off, there)) else total)
+    return Spent(amount, frozenset(map(processor, there)) if seconds else frozenset())
 
 
 def spent_ratio(pairs: Sequence[tuple[Spent, Spent]]) -> Estimate:
@@ -59,13 +61,15 @@ def spent_ratio(pairs: Sequence[tuple[Spent, Spent]]) -> Estimate:
 
     Returns:
         Over the seeds whose seconds are all of one processor; not known (NaN) if there is none.
+
+    See also :func:`peftlab.results.comparison.curves.between`.
     """
     alike = [
-        one.amount / other.amount
+        (one.amount, other.amount)
         for one, other in pairs
         if len(one.processors | other.processors) <= 1
     ]
-    found = geometric_mean(alike) if alike else (math.nan,) * 3
+    found = between(alike) if alike else (math.nan,) * 3
     return Estimate(*found, len(alike or pairs), "seeds", ratio=True)
 
 

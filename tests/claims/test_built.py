@@ -161,8 +161,8 @@ def test_a_path_counts_every_run_once():
     second = built(first.id, 5.0)
     third = built(second.id, 3.0, first.id)
     there = {r.id: r for r in (first, second)}
-    assert m.path_cost(third, there, lambda run: True).amount == 15
-    assert m.path_cost(third, there, lambda run: run is second).amount == 8
+    assert m.path_cost(third, there, lambda run: True).amount == (15, 15)
+    assert m.path_cost(third, there, lambda run: run is second).amount == (8, 8)
     with pytest.raises(RecordError, match="is not recorded"):
         m.path_cost(third, {second.id: second}, lambda run: True)
 
@@ -174,8 +174,8 @@ def test_a_path_in_flops_by_either_convention():
     first = flops(record("first"), 7)
     second = flops(built(first.id, 5.0), 3)
     there = {first.id: first}
-    assert m.path_cost(second, there, lambda run: True, "flops").amount == 10
-    assert m.path_cost(second, there, lambda run: True, "trainer flops").amount == 200
+    assert m.path_cost(second, there, lambda run: True, "flops").amount == (10, 10)
+    assert m.path_cost(second, there, lambda run: True, "trainer flops").amount == (200, 200)
     for without in (flops(second, None), built(first.id, 5.0)):
         with pytest.raises(RecordError, match="does not say how many FLOPs"):
             m.path_cost(without, there, lambda run: True, "flops")

@@ -79,6 +79,27 @@ def test_the_time_of_one_run_is_set_against_the_sum():
         m.joint_ratio(joint, single, "flops")
 
 
+def test_a_run_that_was_cut_off_gives_a_bound():
+    def run(label: str, seed: int, seconds: float, scores: list[float]):
+        made = curve_run(label, seed, [0.5] * 3, scores=scores)
+        training = {**made.settings.training, "patience": 2}
+        settings = made.settings.model_copy(update={"training": training})
+        return made.replaced(settings=settings, seconds={"train": seconds, "total": seconds})
+
+    ended, on = [0.7, 0.6, 0.6], [0.5, 0.6, 0.7]
+    seeds = (0, 1, 2)
+    joint = [run("full", seed, 6, ended) for seed in seeds]
+    short, cut = ([run("lora", seed, 4, scores) for seed in seeds] for scores in (ended, on))
+    assert m.joint_ratio(joint, [short, short]).value == pytest.approx(6 / 8)
+    below = m.joint_ratio(joint, [short, cut])
+    assert str(below) == "below 0.75"
+    assert Region(below=1).judge(below) == "reproduced"
+    above = m.joint_ratio(cut, [joint])
+    assert (above.low, above.high) == (pytest.approx(4 / 6), math.inf)
+    assert Region(below=1).judge(above) == "undecided"
+    assert str(m.joint_ratio(cut, [cut])) == "not known"
+
+
 def test_seconds_of_two_processors_are_not_compared():
     def run(label: str, seconds: float, seed: int, cpu: str):
         spent = {"train": seconds, "total": seconds}

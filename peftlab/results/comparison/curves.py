@@ -25,7 +25,10 @@ SAME = Ratio(1.0, 1.0, 1.0)
 
 
 class Span(NamedTuple):
-    """Steps between which a run reached something, both included; ``most`` is infinite if never."""
+    """Bounds of what it took to get somewhere, both included; ``most`` is infinite if never there.
+
+    In steps of a run, or in whatever else it costs.
+    """
 
     least: float
     most: float
@@ -71,6 +74,23 @@ def to_stop(patience: int, control: Runs = ()) -> Reach:
 def ratio(ours: Runs, theirs: Runs, reach: Reach, step: Ratio = SAME) -> Ratio:
     """Return what it takes one method to get somewhere, over what it takes another.
 
+    See :func:`between`; pairs are of one seed.
+
+    Args:
+        ours: Runs of a cell.
+        theirs: Of another cell of the same task.
+        reach: Gives the steps between which a run got there.
+        step: Cost of a step of ours over one of theirs; 1 counts steps.
+
+    Raises:
+        RecordError: The runs share no seed.
+    """
+    return between([(reach(one), reach(other)) for one, other in by_seed(ours, theirs)], step)
+
+
+def between(spans: Sequence[tuple[Span, Span]], step: Ratio = SAME) -> Ratio:
+    """Return what it takes to get somewhere one way, over what it takes another way.
+
     ``exp(mean_s log(n_s / m_s)) · c`` with the steps n and m of the two runs at seed s, and c the
     ratio of what a step costs. The interval is Student's over seeds, with that of c added in
     quadrature, for the two are independent. Where a step is only known to lie between two, such as
@@ -80,20 +100,14 @@ def ratio(ours: Runs, theirs: Runs, reach: Reach, step: Ratio = SAME) -> Ratio:
     some are infinite, the median over seeds takes the place of the mean.
 
     Args:
-        ours: Runs of a cell.
-        theirs: Of another cell of the same task.
-        reach: Gives the steps between which a run got there.
-        step: Cost of a step of ours over one of theirs; 1 counts steps.
+        spans: Of the one way and the other, a pair a seed.
+        step: Cost of a step of the one over one of the other; 1 counts steps.
 
     Returns:
         The ratio: infinite, or 0, if most of one side's runs did not get there; NaN if it hangs on
         pairs of which neither did. An end of the interval that is not known is 0 or infinite, or
         NaN for one seed.
-
-    Raises:
-        RecordError: The runs share no seed.
     """
-    spans = [(reach(one), reach(other)) for one, other in by_seed(ours, theirs)]
     least = [_log(ours.least) - _log(theirs.most) for ours, theirs in spans]
     most = [_log(ours.most) - _log(theirs.least) for ours, theirs in spans]
     low = seed_interval(least) if all(map(math.isfinite, least)) else None
@@ -226,6 +240,22 @@ def ends(record: Record, patience: int, control: Runs = ()) -> Stop:
     if control:
         floor = max(floor, float(str(record.settings.training.get("patience_above", -math.inf))))
     return stopped(record, patience, floor)
+
+
+def cut_off(record: Record) -> bool:
+    """Say whether a run with a rule of patience came to the end of its epochs before the rule did.
+
+    It would have gone on, so that what it took is less than what the rule takes.
+    """
+    training = record.settings.training
+    patience = int(str(training.get("patience", 0)))
+    if patience == 0:
+        return False
+    scores = [point.metrics[record.main_metric] for point in record.evaluations]
+    above = float(str(training.get("patience_above", -math.inf)))
+    if not scores or max(scores) <= above:
+        return True
+    return len(scores) - 1 - scores.index(max(scores)) < patience
 
 
 def _middle(spans: Sequence[tuple[Span, Span]]) -> float:

@@ -10,6 +10,7 @@ from peftlab.errors import RecordError
 from peftlab.results.comparison.curves import (
     Span,
     clearly_above,
+    cut_off,
     losses,
     ratio,
     reached,
@@ -167,6 +168,24 @@ def test_the_rule_of_stopping_judges_once_an_epoch():
     )
     assert to_stop(1, [low])(run.replaced(settings=told)) == (30, math.inf)
     assert to_stop(1)(run.replaced(settings=told)) == (30, 30)
+
+
+@pytest.mark.parametrize(
+    ("told", "scores", "cut"),
+    [
+        ({}, [0.5, 0.6, 0.7], False),  # no rule: the epochs are what it was to take
+        ({"patience": 2}, [0.5, 0.6, 0.7], True),
+        ({"patience": 2}, [0.5, 0.7, 0.6], True),
+        ({"patience": 2}, [0.7, 0.7, 0.6], False),  # the first of the best counts
+        ({"patience": 2, "patience_above": 0.7}, [0.7, 0.7, 0.6], True),  # it has not begun
+        ({"patience": 2, "patience_above": 0.6}, [0.7, 0.7, 0.6], False),
+        ({"patience": 2}, [], True),
+    ],
+)
+def test_a_run_is_cut_off_where_its_epochs_end_before_the_rule(told, scores, cut):
+    run = curve_run("full", 0, [0.5] * len(scores), scores=scores)
+    settings = run.settings.model_copy(update={"training": {**run.settings.training, **told}})
+    assert cut_off(run.replaced(settings=settings)) is cut
 
 
 def test_a_target_is_the_baselines():
