@@ -97,7 +97,7 @@ def hinge_table(ledger: Ledger, evidence: Evidence) -> DataFrame:
 
     Columns ``claim, may hang on, one way, finds, the other way, finds then, does it``. What a way
     finds is the median cell with the range of the intervals, and how many cells say yes, no or
-    neither.
+    neither, or have no record yet.
     """
     import pandas as pd
 
@@ -123,10 +123,17 @@ def _found(cells: Sequence[Cell]) -> str:
     """Say what cells found, and what they say to the claim."""
     if all(cell.estimate is None for cell in cells):
         return "no record yet"
-    yes, no = (
-        sum(cell.judgement == each for cell in cells) for each in ("reproduced", "not reproduced")
-    )
-    return f"{ours(cells)} ({yes} yes, {no} no, {len(cells) - yes - no} undecided)"
+    words = {
+        "reproduced": "yes",
+        "not reproduced": "no",
+        "undecided": "undecided",
+        None: "unrecorded",
+    }
+    said = Counter(words[cell.judgement] for cell in cells)
+    counts = [
+        f"{said[word]} {word}" for word in words.values() if word != "unrecorded" or said[word]
+    ]
+    return f"{ours(cells)} ({', '.join(counts)})"
 
 
 def counted(findings: Iterable[Finding]) -> dict[str, int]:
