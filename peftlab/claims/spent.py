@@ -2,7 +2,7 @@
 
 A ratio is the geometric mean over the seeds that both sides have, with Student's interval of the
 logarithms; a run that its rule of patience had not ended yet says only how much it takes at least.
-Seconds of two processors are never set against each other.
+Seconds of two processors, or of two precisions, are never set against each other.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ class Spent:
     Attributes:
         amount: In its unit; from what was spent up, where a run was cut off, see
             :func:`peftlab.results.comparison.curves.cut_off`.
-        processors: On which the seconds were measured; empty for FLOPs, which are counted.
+        measured: On which processors and in which precisions the seconds were; empty for FLOPs,
+            which are counted.
     """
 
     amount: Span
-    processors: frozenset[str]
+    measured: frozenset[tuple[str, str | None]]
 
 
 def spent(runs: Iterable[Record], unit: Unit) -> Spent:
@@ -50,7 +51,8 @@ def spent(runs: Iterable[Record], unit: Unit) -> Spent:
     seconds = unit == "seconds"
     total = math.fsum(run.seconds["train"] if seconds else _flops(run, unit) for run in there)
     amount = Span(total, math.inf if any(map(cut_off, there)) else total)
-    return Spent(amount, frozenset(map(processor, there)) if seconds else frozenset())
+    measured = ((processor(run), run.precision) for run in there if seconds)
+    return Spent(amount, frozenset(measured))
 
 
 def spent_ratio(pairs: Sequence[tuple[Spent, Spent]]) -> Estimate:
@@ -60,14 +62,15 @@ def spent_ratio(pairs: Sequence[tuple[Spent, Spent]]) -> Estimate:
         pairs: The one and the other, one a seed; at least one.
 
     Returns:
-        Over the seeds whose seconds are all of one processor; not known (NaN) if there is none.
+        Over the seeds whose seconds are all of one processor and precision; not known (NaN) if
+        there is none.
 
     See also :func:`peftlab.results.comparison.curves.between`.
     """
     alike = [
         (one.amount, other.amount)
         for one, other in pairs
-        if len(one.processors | other.processors) <= 1
+        if len(one.measured | other.measured) <= 1
     ]
     found = between(alike) if alike else (math.nan,) * 3
     return Estimate(*found, len(alike or pairs), "seeds", ratio=True)

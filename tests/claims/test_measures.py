@@ -100,7 +100,7 @@ def test_a_run_that_was_cut_off_gives_a_bound():
     assert str(m.joint_ratio(cut, [cut])) == "not known"
 
 
-def test_seconds_of_two_processors_are_not_compared():
+def test_seconds_of_two_processors_or_precisions_are_not_compared():
     def run(label: str, seconds: float, seed: int, cpu: str):
         spent = {"train": seconds, "total": seconds}
         flops = {"closed_form": 2 * seconds, "hugging_face": 1}
@@ -114,6 +114,9 @@ def test_seconds_of_two_processors_are_not_compared():
     assert math.isnan(none.value)
     assert (str(none), Region(above=1).judge(none)) == ("not known", "undecided")
     assert m.joint_ratio(one, [other], "flops").n == 3
+    narrow = [each.replaced(precision="bf16") for each in one]
+    assert math.isnan(m.joint_ratio(narrow, [other]).value)
+    assert m.joint_ratio(narrow, [other], "flops").n == 3
     elsewhere = [run("lora", 3, seed, "two") for seed in (0, 1, 2)]
     assert math.isnan(m.joint_ratio(one, [other, elsewhere]).value)
 
