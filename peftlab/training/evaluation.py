@@ -151,8 +151,9 @@ def evaluate(
         DataError: The task's kind or labels are not those of the model's head.
     """
     task = joined(task)
-    length = max_length or model.max_length or TrainSettings.max_length
-    features = encode(model, task, split, length)
+    if max_length is None:
+        max_length = model.max_length or TrainSettings.max_length
+    features = encode(model, task, split, max_length)
     return scored(
         model,
         task,

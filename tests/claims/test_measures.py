@@ -82,7 +82,7 @@ def test_the_time_of_one_run_is_set_against_the_sum():
 def test_a_run_that_was_cut_off_gives_a_bound():
     def run(label: str, seed: int, seconds: float, scores: list[float]):
         made = curve_run(label, seed, [0.5] * 3, scores=scores)
-        training = {**made.settings.training, "patience": 2}
+        training = {**made.settings.training, "schedule": "constant", "patience": 2}
         settings = made.settings.model_copy(update={"training": training})
         return made.replaced(settings=settings, seconds={"train": seconds, "total": seconds})
 

@@ -243,13 +243,14 @@ def ends(record: Record, patience: int, control: Runs = ()) -> Stop:
 
 
 def cut_off(record: Record) -> bool:
-    """Say whether a run with a rule of patience came to the end of its epochs before the rule did.
+    """Say whether a run came to the end of its epochs before its rule of patience ended it.
 
-    It would have gone on, so that what it took is less than what the rule takes.
+    At a constant rate it would have gone on, so that what it took is less than what the rule takes.
+    A rate that falls to zero belongs to so many epochs: with them the run has had all of its plan.
     """
     training = record.settings.training
     patience = int(str(training.get("patience", 0)))
-    if patience == 0:
+    if patience == 0 or training.get("schedule") != "constant":
         return False
     scores = [point.metrics[record.main_metric] for point in record.evaluations]
     above = float(str(training.get("patience_above", -math.inf)))

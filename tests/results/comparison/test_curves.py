@@ -180,11 +180,13 @@ def test_the_rule_of_stopping_judges_once_an_epoch():
         ({"patience": 2, "patience_above": 0.7}, [0.7, 0.7, 0.6], True),  # it has not begun
         ({"patience": 2, "patience_above": 0.6}, [0.7, 0.7, 0.6], False),
         ({"patience": 2}, [], True),
+        ({"patience": 2, "schedule": "linear"}, [0.5, 0.6, 0.7], False),  # all of its plan
     ],
 )
 def test_a_run_is_cut_off_where_its_epochs_end_before_the_rule(told, scores, cut):
     run = curve_run("full", 0, [0.5] * len(scores), scores=scores)
-    settings = run.settings.model_copy(update={"training": {**run.settings.training, **told}})
+    training = {**run.settings.training, "schedule": "constant", **told}
+    settings = run.settings.model_copy(update={"training": training})
     assert cut_off(run.replaced(settings=settings)) is cut
 
 
