@@ -5,7 +5,7 @@ How a number is made from records is in :mod:`peftlab.claims.chains`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 from pydantic import PositiveInt
@@ -36,6 +36,11 @@ class TrainingRatio(Trained):
     ) -> Estimate:
         records = evidence.records(self.experiment)
         return chains.path_ratio(ours, theirs, records, lambda run: True, self.of)
+
+    def _besides(
+        self, evidence: Evidence, groups: Groups, ours: list[Record], theirs: list[Record]
+    ) -> set[str]:
+        return _built_on((*ours, *theirs), evidence.records(self.experiment))
 
 
 class AddedTask(OfExperiment):
@@ -96,7 +101,9 @@ class AddedTask(OfExperiment):
             theirs = alone.get(self.rivals[label], [])
             estimate = self._compared(evidence, ours, theirs) if ours and theirs else None
             ids = {r.id for r in (*ours, *theirs)}
-            yield self._cell(f"{place.task}, {label}", place.encoder, estimate, ids, weights=True)
+            if self.of != "score":
+                ids |= _built_on((*ours, *theirs), evidence.records(self.experiment))
+            yield self._cell(place.task, label, place.encoder, estimate, ids, weights=True)
 
     def _forgotten(
         self, evidence: Evidence, place: Place, label: str, ours: list[Record]
@@ -106,8 +113,9 @@ class AddedTask(OfExperiment):
             found = None
             if ours:
                 found = chains.forgetting(ours, records, old)
-            name = f"{old} after {place.task}, {label}"
-            yield self._cell(name, place.encoder, found, {r.id for r in ours}, weights=True)
+            where = f"{old} after {place.task}"
+            ids = {r.id for r in ours} | _built_on(ours, records)
+            yield self._cell(where, label, place.encoder, found, ids, weights=True)
 
     def _compared(self, evidence: Evidence, ours: list[Record], theirs: list[Record]) -> Estimate:
         if self.of == "score":
@@ -129,6 +137,11 @@ class AddedTask(OfExperiment):
             return []
         first = found.earlier[uses.start].task
         return [] if first is None else first.members
+
+
+def _built_on(runs: Iterable[Record], records: Mapping[str, Record]) -> set[str]:
+    """Return the ids of the earlier runs of some runs."""
+    return {each.id for run in runs for each in chains.earlier_runs(run, records)}
 
 
 class SelectedLayers(OfExperiment):
@@ -170,10 +183,10 @@ class SelectedLayers(OfExperiment):
     def cells(self, evidence: Evidence) -> Iterator[Cell]:
         """Yield a cell a method."""
         place, groups = self._place(evidence, self.task, self.rows)
-        name = f"{place}"
+        where = str(place)
         if self.other is not None:
             other, others = self._place(evidence, self.other, self.other_rows)
-            name += f" and {other}"
+            where += f" and {other}"
         for label in self.methods:
             ours = groups.get(label, [])
             theirs = others.get(label, []) if self.other is not None else None
@@ -181,7 +194,7 @@ class SelectedLayers(OfExperiment):
             if ours and theirs != []:
                 estimate = self._estimate(ours, theirs)
             ids = {r.id for r in (*ours, *(theirs or []))}
-            yield self._cell(f"{name}, {label}", place.encoder, estimate, ids, weights=True)
+            yield self._cell(where, label, place.encoder, estimate, ids, weights=True)
 
     def _estimate(self, ours: list[Record], theirs: list[Record] | None) -> Estimate:
         if self.of == "share":

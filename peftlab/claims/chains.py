@@ -58,7 +58,16 @@ def path_cost(
     """Return the cost of training a run and the earlier runs that count, each once.
 
     Raises:
-        RecordError: An earlier run is not recorded, or the FLOPs of one were not counted.
+        RecordError: As :func:`earlier_runs`, or the FLOPs of one were not counted.
+    """
+    return spent([run, *filter(counts, earlier_runs(run, records))], unit)
+
+
+def earlier_runs(run: Record, records: Mapping[str, Record]) -> list[Record]:
+    """Return all runs that a run builds on, and those that they build on, each once.
+
+    Raises:
+        RecordError: One of them is not recorded.
     """
     earlier: dict[str, Record] = {}
     waiting = [*used(run.settings)]
@@ -72,7 +81,7 @@ def path_cost(
         if each not in earlier:
             earlier[each] = records[each]
             waiting += used(records[each].settings)
-    return spent([run, *filter(counts, earlier.values())], unit)
+    return [*earlier.values()]
 
 
 def forgetting(runs: Runs, records: Mapping[str, Record], task: str) -> Estimate:

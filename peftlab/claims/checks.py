@@ -28,7 +28,8 @@ class Cell:
     """One comparison of a check.
 
     Attributes:
-        name: Task or batch, and method.
+        where: What it is measured on: a task with its rows, or a size of the input.
+        label: Of the method.
         claimed: What the claim says of the estimate.
         estimate: None: its records are not there.
         encoder: Its name.
@@ -36,12 +37,18 @@ class Cell:
         records: Ids.
     """
 
-    name: str
+    where: str
+    label: str
     claimed: Region
     estimate: Estimate | None
     encoder: str
     weights: bool
     records: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Where it is measured, and the method."""
+        return f"{self.where}, {self.label}"
 
     @property
     def judgement(self) -> Judgement | None:
@@ -126,7 +133,8 @@ class Base(Strict, ABC):
 
     def _cell(
         self,
-        name: str,
+        where: str,
+        label: str,
         encoder: str,
         estimate: Estimate | None,
         records: Collection[str],
@@ -134,7 +142,7 @@ class Base(Strict, ABC):
     ) -> Cell:
         """Return a cell; without an estimate it rests on no records."""
         used = tuple(sorted(records)) if estimate is not None else ()
-        return Cell(name, self.claimed, estimate, encoder, weights, used)
+        return Cell(where, label, self.claimed, estimate, encoder, weights, used)
 
 
 class OfExperiment(Base):

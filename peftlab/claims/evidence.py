@@ -1,7 +1,8 @@
 """What there is to judge claims by: the experiment files, and the records of each, read once.
 
-A cell counts as recorded when every run is that its experiment file plans for it. This file knows
-no claims.
+A cell counts as recorded when every run is that its experiment file plans for it, and no seed
+failed at the rate that was chosen: what a method scores where it does not fail is not what it
+scores. This file knows no claims.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Place(NamedTuple):
         return self.task if self.rows is None else f"{self.task} ({self.rows:,} rows)"
 
 
-#: Label → the runs at the selected rate, one a seed; empty: not all of its runs are recorded.
+#: Label → the runs at the selected rate, one a seed; empty: not all are recorded, or one failed.
 Groups = dict[str, list[Record]]
 
 
@@ -128,8 +129,9 @@ class Evidence:
                 if cell.encoder.random_weights:
                     continue
                 place = Place(cell.encoder.name, cell.task.name, cell.task.train)
-                runs = _recorded(cell, records)
-                self._groups[name].setdefault(place, {})[cell.label] = selected(runs)
+                runs = selected(_recorded(cell, records))
+                whole = len(runs) == 1 + len(cell.other_seeds())
+                self._groups[name].setdefault(place, {})[cell.label] = runs if whole else []
         return self._groups[name]
 
     def papers(

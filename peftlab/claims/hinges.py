@@ -51,24 +51,26 @@ class Swing:
     def answer(self) -> Literal["yes", "no", "not known"]:
         """Whether the claim hangs on it.
 
-        Yes if a cell turns; no if none does and both ways decide at least half of the cells.
+        Yes if a cell turns; no if both ways say the same of at least half of the cells, and of none
+        one yes and the other no, be it by chance.
         """
         if self.turned:
             return "yes"
+        alike = all(a.judgement == b.judgement for a, b in self.decided)
         enough = self.one and len(self.decided) >= ENOUGH * len(self.one)
-        return "no" if enough else "not known"
+        return "no" if alike and enough else "not known"
 
 
 def swing(hinge: Hinge, evidence: Evidence) -> Swing:
     """Ask a claim both ways.
 
     Raises:
-        RecordError: The two ways have different numbers of cells.
+        RecordError: The two ways have cells of different tasks, sizes or encoders.
     """
     one, other = (tuple(way.cells(evidence)) for way in hinge.ways)
-    if len(one) != len(other):
+    if [(cell.where, cell.encoder) for cell in one] != [(c.where, c.encoder) for c in other]:
         raise RecordError(
-            f"The two ways of asking {hinge.claim} about {hinge.on} have {len(one)} and "
-            f"{len(other)} cells: let them differ in one thing."
+            f"The two ways of asking {hinge.claim} about {hinge.on} have other cells: let both "
+            "speak of the same tasks or sizes, in one order."
         )
     return Swing(hinge, one, other)

@@ -92,7 +92,7 @@ class Claim(Strict):
         protocol: How it is tested.
         confounds: What else could make the difference.
         checks: What would settle it.
-        open_parts: What no check asks yet, and why.
+        open_parts: What of the claim no check asks yet, and why: it is not reproduced before.
         out_of_reach: Why it cannot be tested at small scale; empty if it can.
     """
 

@@ -14,7 +14,7 @@ from peftlab import methods
 from peftlab.claims.region import Estimate
 from peftlab.claims.spent import Unit, spent, spent_ratio
 from peftlab.encoders import shape
-from peftlab.errors import RecordError
+from peftlab.errors import RecordError, SettingsError
 from peftlab.results.comparison import curves, step_price
 from peftlab.results.comparison.curves import Runs
 from peftlab.results.comparison.pairing import by_seed
@@ -131,13 +131,23 @@ def count(encoder: str, method: str, against: str | None, of: Counted, ratio: bo
         against: Another one: return the difference, or the ratio.
         of: Which parameters.
         ratio: Which of the two.
+
+    Raises:
+        SettingsError: The other one has no such parameters, and there is no ratio.
     """
     anatomy = shape(encoder).anatomy
     ours = getattr(methods.get(method).counts(anatomy), of)
     if against is None:
         return Estimate.exact(ours)
     theirs = getattr(methods.get(against).counts(anatomy), of)
-    return Estimate.exact(ours / theirs if ratio else ours - theirs, ratio)
+    if not ratio:
+        return Estimate.exact(ours - theirs)
+    if not theirs:
+        raise SettingsError(
+            f"{against!r} has no {of} parameters on {encoder!r}, so nothing can be told as a ratio "
+            "over it: ask for the difference."
+        )
+    return Estimate.exact(ours / theirs, ratio=True)
 
 
 def size_ratio(ours: Runs, theirs: Runs, of: Counted) -> Estimate:
@@ -146,11 +156,17 @@ def size_ratio(ours: Runs, theirs: Runs, of: Counted) -> Estimate:
     Over seeds, where they differ: as where the layers were selected by a run each.
 
     Raises:
-        RecordError: They share no seed.
+        RecordError: They share no seed, or the other method has no such parameters.
     """
+    pairs = by_seed(ours, theirs)
+    for _, other in pairs:
+        if not getattr(other.parameters, of, 0):
+            raise RecordError(
+                f"The run {other.id} of {other.experiment!r} ({other.settings.method_label}) has "
+                f"no {of} parameters: compare sizes with a method that has."
+            )
     ratios = [
-        getattr(one.parameters, of) / getattr(other.parameters, of)
-        for one, other in by_seed(ours, theirs)
+        getattr(one.parameters, of, 0) / getattr(other.parameters, of) for one, other in pairs
     ]
     if len(set(ratios)) == 1:
         return Estimate.exact(ratios[0], ratio=True)

@@ -16,6 +16,7 @@ from peftlab import methods
 from peftlab.claims import measures
 from peftlab.claims.checks import Base, Cell, OfExperiment
 from peftlab.claims.evidence import Evidence
+from peftlab.costs.plan import Pair
 from peftlab.encoders import SHAPES
 from peftlab.errors import SettingsError, unknown
 from peftlab.results.records.costs import CostRecord
@@ -48,26 +49,31 @@ class StepRatio(OfExperiment):
             )
 
     def cells(self, evidence: Evidence) -> Iterator[Cell]:
-        """Yield a cell an encoder, batch, length and method; one a machine where there are more."""
+        """Yield a cell an encoder, batch, length, precision and method.
+
+        One a machine where there are more.
+        """
         found = evidence.measured(self.experiment)
-        there: dict[tuple[str, int, int], list[CostRecord]] = defaultdict(list)
+        there: dict[tuple[str, Pair, str], list[CostRecord]] = defaultdict(list)
         for record in evidence.costs(self.experiment):
-            settings = record.settings
-            if self.mode in (None, settings.mode):
-                there[settings.encoder, settings.batch, settings.length].append(record)
-        asked = self.encoders or found.encoders
-        for encoder, (batch, length), label in product(asked, found.cells, self.methods):
-            name = f"{encoder}, {batch} × {length}, {label}"
-            records = there[encoder, batch, length]
+            s = record.settings
+            if self.mode in (None, s.mode):
+                there[s.encoder, (s.batch, s.length), s.precision].append(record)
+        axes = self.encoders or found.encoders, found.cells, found.precisions
+        for (encoder, size, precision), label in product(product(*axes), self.methods):
+            where = f"{encoder}, {size[0]} × {size[1]}"
+            if len(found.precisions) > 1:
+                where += f", {precision}"
+            records = there[encoder, size, precision]
             if not records:
-                yield self._cell(name, encoder, None, ())
+                yield self._cell(where, label, encoder, None, ())
             for record in records:
                 against = self.rivals[label]
                 failed = {label, against} & record.errors.keys()
                 estimate = None
                 if not failed:  # one that does not fit has no cost, and stops no other
                     estimate = measures.step_ratio(record, label, against, self.of)
-                yield self._cell(name, encoder, estimate, {record.id})
+                yield self._cell(where, label, encoder, estimate, {record.id})
 
 
 class Count(Base):
@@ -90,7 +96,12 @@ class Count(Base):
         return ()
 
     def verify(self, evidence: Evidence) -> None:
-        """Check the names."""
+        """Check the names, and that a ratio is one of two numbers above 0."""
+        if self.ratio and self.against is None:
+            raise SettingsError(
+                f"A check counts the {self.of} parameters of {', '.join(self.methods)} as a ratio "
+                "over nothing: name a method in against."
+            )
         for name in self.labels:
             methods.get(name)
         for name in self.encoders:
@@ -103,4 +114,4 @@ class Count(Base):
             for label in self.methods:
                 against = self.rivals.get(label)
                 found = measures.count(encoder, label, against, self.of, self.ratio)
-                yield self._cell(f"{encoder}, {label}", encoder, found, ())
+                yield self._cell(encoder, label, encoder, found, ())

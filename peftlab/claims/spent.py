@@ -45,9 +45,15 @@ def spent(runs: Iterable[Record], unit: Unit) -> Spent:
             ``Trainer``).
 
     Raises:
-        RecordError: FLOPs are asked for that were not counted.
+        RecordError: FLOPs are asked for that were not counted, or a run trained nothing.
     """
     there = list(runs)
+    for run in there:
+        if "train" not in run.seconds:
+            raise RecordError(
+                f"The run {run.id} of {run.experiment!r} ({run.settings.method_label}) trained "
+                "nothing and has no cost: name a method that trains."
+            )
     seconds = unit == "seconds"
     total = math.fsum(run.seconds["train"] if seconds else _flops(run, unit) for run in there)
     amount = Span(total, math.inf if any(map(cut_off, there)) else total)

@@ -167,9 +167,8 @@ def text(findings: Sequence[Finding], ledger: Ledger) -> str:
         lines.append(f"      {found.claim.claim}")
         if first:
             lines.append(f"      First asked: {first.check.what}.")
-        for reason in (found.claim.out_of_reach, found.claim.open_parts, exhausted(found)):
-            if reason and found.verdict != "reproduced":
-                lines.append(f"      {reason}")
+        reasons = found.claim.out_of_reach, found.claim.open_parts, exhausted(found)
+        lines += [f"      {reason}" for reason in reasons if reason]
         lines += [f"      → {command}" for command in commands(found, ledger)]
     told = (f"{n} {verdict}" for verdict, n in counted(findings).items() if n)
     return "\n".join([*lines, ", ".join(told)])

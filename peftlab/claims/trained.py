@@ -22,6 +22,7 @@ from peftlab.experiments.plan import MAJORITY
 from peftlab.results.comparison import curves
 from peftlab.results.comparison.selection import part
 from peftlab.results.comparison.step_price import label_in, nearest_machine
+from peftlab.results.records.costs import CostRecord
 from peftlab.results.records.run import Record
 
 
@@ -62,12 +63,20 @@ class Trained(OfExperiment):
         ours, theirs = groups[label], groups[self.rivals[label]]
         estimate = self._estimate(evidence, groups, ours, theirs) if ours and theirs else None
         ids = {r.id for r in (*ours, *theirs)}
-        return self._cell(f"{place}, {label}", place.encoder, estimate, ids, weights=True)
+        if estimate is not None:
+            ids |= self._besides(evidence, groups, ours, theirs)
+        return self._cell(str(place), label, place.encoder, estimate, ids, weights=True)
 
     @abstractmethod
     def _estimate(
         self, evidence: Evidence, groups: Groups, ours: list[Record], theirs: list[Record]
     ) -> Estimate | None: ...
+
+    def _besides(
+        self, evidence: Evidence, groups: Groups, ours: list[Record], theirs: list[Record]
+    ) -> set[str]:
+        """Return the ids of what else an estimate rests on."""
+        return set()
 
 
 class ScoreDifference(Trained):
@@ -170,30 +179,41 @@ class RunRatio(Trained):
     def _estimate(
         self, evidence: Evidence, groups: Groups, ours: list[Record], theirs: list[Record]
     ) -> Estimate | None:
-        control: list[Record] = []
-        if self.until == "stop" and self.waits:
-            control = groups.get(self.waits, [])
-            if not control:  # without it the rule would be another
-                return None
+        control, cost = self._control(groups), self._cost(evidence, ours)
+        if control == [] or (cost is None and self.cost is not None):
+            return None  # without the control the rule would be another
         step = measures.ONE
-        if self.cost is not None:
-            wanted = evidence.measured(self.cost).cells[0] if self.cell is None else self.cell
-            costs = [
-                r
-                for r in evidence.costs(self.cost)
-                if r.settings.mode == "train" and (r.settings.batch, r.settings.length) == wanted
-            ]
-            if not costs:
-                return None
-            cost = nearest_machine(costs, ours[0])
+        if cost is not None:
             label, against = (label_in(cost, runs[0]) for runs in (ours, theirs))
             if label != against:
                 step = measures.step_ratio(cost, label, against, self.unit)
         if self.until == "stop":
-            reach = curves.to_stop(self.patience, control)
+            reach = curves.to_stop(self.patience, control or ())
         else:
             reach = curves.to_target(theirs, self.slack)
         return measures.run_ratio(ours, theirs, reach, step)
+
+    def _besides(
+        self, evidence: Evidence, groups: Groups, ours: list[Record], theirs: list[Record]
+    ) -> set[str]:
+        cost = self._cost(evidence, ours)
+        return {r.id for r in self._control(groups) or ()} | ({cost.id} if cost else set())
+
+    def _control(self, groups: Groups) -> list[Record] | None:
+        """Return the runs that the rule waits for; None if it waits for none."""
+        return groups.get(self.waits, []) if self.until == "stop" and self.waits else None
+
+    def _cost(self, evidence: Evidence, ours: list[Record]) -> CostRecord | None:
+        """Return the measurement that prices a step, if one is asked for and recorded."""
+        if self.cost is None:
+            return None
+        wanted = evidence.measured(self.cost).cells[0] if self.cell is None else self.cell
+        costs = [
+            r
+            for r in evidence.costs(self.cost)
+            if r.settings.mode == "train" and (r.settings.batch, r.settings.length) == wanted
+        ]
+        return nearest_machine(costs, ours[0]) if costs else None
 
 
 class Joint(OfExperiment):
@@ -239,13 +259,13 @@ class Joint(OfExperiment):
                         parts = [part(run, task) for run in ours]
                         found = measures.score_difference(parts, runs)
                     ids = {r.id for r in (*ours, *runs)}
-                    yield self._cell(f"{task}, {label}", place.encoder, found, ids, weights=True)
+                    yield self._cell(task, label, place.encoder, found, ids, weights=True)
                 continue
             found = None
             if ours and all(single.values()):
                 found = measures.joint_ratio(ours, list(single.values()), self.of)
             ids = {r.id for runs in (ours, *single.values()) for r in runs}
-            yield self._cell(f"{self.joint}, {label}", place.encoder, found, ids, weights=True)
+            yield self._cell(self.joint, label, place.encoder, found, ids, weights=True)
 
 
 def refuse_pocket(tasks: Iterable[str]) -> None:

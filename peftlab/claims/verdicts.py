@@ -11,9 +11,9 @@ outside, else *undecided*. A claim is
 - *open* if there is no record yet, and *out of reach* if, besides, it is said why there cannot be.
 
 Cells that need a GPU count only once they are recorded, and no claim is *reproduced* before all of
-its checks have some; *not reproduced* does not wait for them. Cells of a check that is *beside* the
-claim are shown and never count. Every interval is one of 95 %, for one cell: of many some miss by
-chance, and a stray one must not make a verdict.
+its checks have some, nor while a part of it is not asked; *not reproduced* waits for neither. Cells
+of a check that is *beside* the claim are shown and never count. Every interval is one of 95 %, for
+one cell: of many some miss by chance, and a stray one must not make a verdict.
 """
 
 from __future__ import annotations
@@ -136,12 +136,15 @@ def middle(cells: Iterable[Cell]) -> Estimate | None:
     return Estimate(value, low, high, fewest.n, fewest.over, fewest.ratio)
 
 
-def verdict(checks: Sequence[Sequence[Cell]], out_of_reach: bool = False) -> Verdict:
+def verdict(
+    checks: Sequence[Sequence[Cell]], out_of_reach: bool = False, whole: bool = True
+) -> Verdict:
     """Return the verdict on a claim.
 
     Args:
         checks: The cells of each check that counts; none where all need a GPU and have no record.
         out_of_reach: Whether the claim says why it cannot be tested.
+        whole: Whether the checks ask all of the claim.
     """
     cells = [cell for check in checks for cell in check]
     if all(cell.estimate is None for cell in cells):
@@ -158,7 +161,8 @@ def verdict(checks: Sequence[Sequence[Cell]], out_of_reach: bool = False) -> Ver
     if min(_decided(check) for check in checks if check) < ENOUGH:
         return "undecided"
     against = "not reproduced" if yes else "reproduced"
-    if against in {cell.leaning for cell in cells} or (yes and not all(checks)):
+    waits = yes and not (all(checks) and whole)
+    if waits or against in {cell.leaning for cell in cells}:
         return "undecided"
     return "reproduced" if yes else "not reproduced"
 
@@ -184,7 +188,9 @@ def finding(claim: Claim, ledger: Ledger, evidence: Evidence) -> Finding:
     found = {scope(cell, encoders) for each in counted for cell in each.recorded}
     return Finding(
         claim=claim,
-        verdict=verdict([each.cells for each in counted], bool(claim.out_of_reach)),
+        verdict=verdict(
+            [each.cells for each in counted], bool(claim.out_of_reach), whole=not claim.open_parts
+        ),
         scopes=tuple(each for each in SCOPES if each in found),
         asked=tuple(asked),
         missing=tuple(name for name in dict.fromkeys(lacking) if not evidence.complete(name)),

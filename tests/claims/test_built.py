@@ -108,6 +108,12 @@ def found(folder: Path, text: str, make: Made = usual, leave_out: str = "") -> F
     return finding
 
 
+def evidence_of(folder: Path) -> dict[str, Record]:
+    return read(folder, check(ADDED + 'of = "forgetting", claimed = { above = 0 }'))[1].records(
+        "small"
+    )
+
+
 ADDED = 'measure = "added task", task = "glue/sst2", methods = ["continue"], '
 
 
@@ -128,6 +134,8 @@ def test_the_time_of_an_added_task_counts_what_was_made_for_it(tmp_path):
     (cell,) = found(tmp_path, text).cells
     assert cell.estimate.value == pytest.approx(2 / (3 + 5))
     assert cell.judgement == "reproduced"
+    used = {r.settings.task for r in evidence_of(tmp_path).values() if r.id in cell.records}
+    assert used > {"glue/sst2"}, "what both build on is named too"
 
 
 def test_what_is_forgotten_is_after_less_before(tmp_path):
@@ -135,6 +143,7 @@ def test_what_is_forgotten_is_after_less_before(tmp_path):
     (alone,) = found(tmp_path, base).cells
     assert alone.name == "glue/cola after glue/sst2, continue"
     assert alone.estimate.value == pytest.approx(-0.2)
+    assert len(alone.records) > 3, "the runs before are named too"
     assert alone.judgement == "not reproduced"
     (half,) = findings(*read(tmp_path, check(base + ', on = "half"')))[0].cells
     assert half.estimate.value == 0

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from peftlab.claims import hinge_table, swing
+from peftlab.claims.hinges import Swing
 from peftlab.errors import RecordError
-from tests.claims.made import CLAIMS, fill, hinge, read, write
+from tests.claims.made import CLAIMS, SMALL, fill, hinge, read, write
+from tests.claims.test_verdicts import cell
 
 #: Accuracy of full fine-tuning is 0.7.
 HIGH, LOW = 0.9, 0.5
@@ -76,5 +78,29 @@ def test_a_cell_without_a_record_is_not_called_undecided(tmp_path):
 def test_ways_with_different_cells_are_refused(tmp_path):
     write(tmp_path)
     ledger, evidence = read(tmp_path, CLAIMS + hinge(other="{ tasks = ['glue/mrpc'] }"))
-    with pytest.raises(RecordError, match="have 2 and 1 cells"):
+    with pytest.raises(RecordError, match="about the baseline have other cells"):
         swing(ledger.hinges[0], evidence)
+
+
+def test_ways_on_other_tasks_are_refused_though_as_many(tmp_path):
+    write(tmp_path)
+    one = SMALL.replace("methods", "tasks = ['glue/sst2'], methods")
+    ledger, evidence = read(tmp_path, CLAIMS + hinge(one=one, other="{ tasks = ['glue/mrpc'] }"))
+    with pytest.raises(RecordError, match="about the baseline have other cells"):
+        swing(ledger.hinges[0], evidence)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "answer"),
+    [
+        (["yes"] * 5, ["no"] * 5, "not known"),  # each may be by chance, but none says the same
+        (["yes"] * 5, ["yes"] * 4 + ["no"], "not known"),
+        (["yes"] * 5, ["yes"] * 3 + ["leans"] * 2, "no"),
+        (["yes"] * 5, ["yes"] * 2 + ["leans"] * 3, "not known"),
+        (["surely"] * 5, ["yes"] * 4 + ["surely not"], "yes"),
+    ],
+)
+def test_what_may_turn_by_chance_is_not_called_the_same(tmp_path, one, other, answer):
+    write(tmp_path)
+    (written,) = read(tmp_path, CLAIMS + hinge())[0].hinges
+    assert Swing(written, tuple(map(cell, one)), tuple(map(cell, other))).answer == answer

@@ -9,7 +9,7 @@ import pytest
 from peftlab.claims import Evidence, Region
 from peftlab.claims import measures as m
 from peftlab.claims.trained import RunRatio
-from peftlab.errors import RecordError
+from peftlab.errors import RecordError, SettingsError
 from peftlab.results.comparison.selection import part
 from tests.results.made import SPEED, cost_record, curve_run, record
 from tests.results.transferred import transferred
@@ -164,6 +164,18 @@ def test_recorded_sizes_may_differ_by_seed():
     assert found.value == pytest.approx((0.4 * 0.5 * 0.6) ** (1 / 3))
     assert 0 < found.low < 0.4 < 0.6 < found.high
     assert found.among(20).low > 0
+
+
+def test_a_ratio_over_nothing_is_refused():
+    idle = [record("majority", seed=s, trainable=0) for s in (0, 1)]
+    ours = [record("x", seed=s) for s in (0, 1)]
+    with pytest.raises(RecordError, match=r"\(majority\) has no trainable parameters"):
+        m.size_ratio(ours, idle, "trainable")
+    with pytest.raises(SettingsError, match="'full' has no inference parameters on 'roberta-base'"):
+        m.count("roberta-base", "pfeiffer-16", "full", "inference", ratio=True)
+    untrained = [r.replaced(seconds={"other": 1.0, "total": 1.0}) for r in idle]
+    with pytest.raises(RecordError, match=r"\(majority\) trained nothing and has no cost"):
+        m.joint_ratio(ours, [untrained])
 
 
 def test_counts_are_those_of_the_third_paper():

@@ -77,6 +77,26 @@ def test_what_does_not_fit_has_no_cell_and_stops_no_other(tmp_path: Path) -> Non
     assert [cell.estimate for cell in check.cells(evidence)] == [None, None]
 
 
+def test_a_precision_that_is_not_measured_is_a_cell_without_an_estimate(tmp_path: Path) -> None:
+    both = COST.replace(
+        "cells = [[1, 8], [2, 8]]", 'cells = [[1, 8]]\nprecisions = ["fp32", "bf16"]'
+    )
+    evidence = book(tmp_path, price=both)
+    for plan in evidence.measured("price").plans("cpu", "a processor", 1):
+        if plan.precision == "fp32":
+            found = {label: candidate("full", 8) for label in plan.methods}
+            made = CostRecord(id=plan.id, experiment="price", settings=plan, candidates=found)
+            cost_store(tmp_path / "results").save(made)
+    check = StepRatio.model_validate(
+        LORA | {"measure": "step ratio", "experiment": "price", "mode": "train"}
+    )
+    told = {cell.name: cell.estimate is not None for cell in check.cells(evidence)}
+    assert told == {
+        "minilm-l6, 1 × 8, fp32, lora-8": True,
+        "minilm-l6, 1 × 8, bf16, lora-8": False,
+    }
+
+
 class Priced(Evidence):
     """Knows one cell of costs, where a step of LoRA takes 0.7 of one of full fine-tuning."""
 
@@ -104,6 +124,22 @@ def test_a_run_is_its_steps_times_the_price_of_one(unit: str, expected: float) -
     found = check._estimate(Priced("", ""), {}, ours, theirs)
     assert found is not None
     assert found.value == pytest.approx(expected, rel=0.05)
+    cell = check._compared(
+        Priced("", ""), Place("tiny", "toy", 10), {"lora-8": ours, "full": theirs}, "lora-8"
+    )
+    runs = {run.id for run in (*ours, *theirs)}
+    assert set(cell.records) == runs | (set() if unit == "steps" else {curve_cost().id})
+
+
+def test_what_trains_nothing_has_no_time_to_a_stop() -> None:
+    idle = curve_run("majority", 0, [0.5]).replaced(evaluations=[])
+    check = RunRatio.model_validate(
+        LORA
+        | {"measure": "run ratio", "experiment": "made", "until": "stop", "unit": "steps"}
+        | {"waits": ""}
+    )
+    with pytest.raises(RecordError, match="trained nothing that a rule could stop"):
+        check._estimate(Priced("", ""), {}, [idle], [curve_run("full", 0, [0.5])])
 
 
 class Together(Evidence):

@@ -13,6 +13,7 @@ from peftlab.claims.tables import cell_table, claim_table, commands, ours, text
 from peftlab.claims.verdicts import VERDICTS, middle, scope, verdict
 from peftlab.errors import SettingsError
 from peftlab.results.comparison.noise import power
+from peftlab.results.records.store import Store
 from tests.claims.made import CLAIMS, fill, read, write
 
 YES, NO, TIE = "reproduced", "not reproduced", "undecided"
@@ -35,7 +36,7 @@ def between(low: float, high: float, ratio: bool = False) -> Estimate:
 def cell(says: str | None) -> Cell:
     """A cell of a claim that something is above 0."""
     found = None if says is None else between(*SAYS[says])
-    return Cell(str(says), Region(above=0), found, "tiny", True, ())
+    return Cell(str(says), "lora-8", Region(above=0), found, "tiny", True, ())
 
 
 @pytest.mark.parametrize(
@@ -97,6 +98,38 @@ def test_a_region_that_says_nothing_is_refused(region):
 )
 def test_the_rule(checks, expected):
     assert verdict([[cell(says) for says in check] for check in checks]) == expected
+
+
+def test_a_claim_is_not_reproduced_while_a_part_is_not_asked():
+    assert verdict([[cell("yes")]], whole=False) == "undecided"
+    assert verdict([[cell("no")]], whole=False) == "not reproduced"
+    assert verdict([[cell("surely"), cell("surely not")]], whole=False) == "partly"
+
+
+def test_the_part_that_is_not_asked_is_told(tmp_path):
+    write(tmp_path)
+    fill(tmp_path, lambda task, label: 0.9 if label == "lora-8" else 0.7)
+    claims = CLAIMS.replace('protocol = "', 'open_parts = "Half of it."\nprotocol = "')
+    ledger, evidence = read(tmp_path, claims)
+    (found,) = findings(ledger, evidence)
+    assert found.verdict == "undecided"
+    assert "      Half of it." in text([found], ledger).splitlines()
+
+
+def test_a_method_that_failed_at_a_seed_is_not_judged_by_the_others(tmp_path):
+    write(tmp_path)
+    fill(tmp_path, lambda task, label: 0.9 if label == "lora-8" else 0.7)
+    store = Store(tmp_path / "results")
+    (lost,) = (
+        r
+        for r in store.load_all("small")
+        if (r.settings.task, r.settings.method_label, r.settings.seed) == ("glue/mrpc", "lora-8", 2)
+    )
+    store.save(lost.replaced(status="failed", error="the loss is NaN"), overwrite=True)
+    ledger, evidence = read(tmp_path)
+    (found,) = findings(ledger, evidence)
+    assert [cell.judgement for cell in found.cells] == [YES, None]
+    assert found.missing == ("small",)
 
 
 def test_out_of_reach_is_only_what_has_no_record():
@@ -254,7 +287,7 @@ def test_what_is_not_known_is_left_out_of_the_middle():
     unknown = between(math.nan, math.nan)
     estimates = [between(0.6, 0.8), unknown, between(0.5, 0.7), between(0.4, 0.6), unknown]
     cells = [
-        Cell("x", Region(above=0), each, "tiny", True, ())
+        Cell("x", "lora-8", Region(above=0), each, "tiny", True, ())
         for order in (estimates, estimates[::-1])
         for each in order
     ]
@@ -287,7 +320,7 @@ def test_what_is_not_known_is_left_out_of_the_middle():
 def test_what_has_no_bound_is_told_in_words(value, low, high, text):
     found = Estimate(value, low, high, 3, "seeds", ratio=True)
     assert str(found) == text
-    cell = Cell("x", Region(above=1), found, "tiny", True, ())
+    cell = Cell("x", "lora-8", Region(above=1), found, "tiny", True, ())
     assert ours([cell, cell]) == f"{text}, 2 cells"
 
 

@@ -23,11 +23,11 @@ def cell(name: str, low: float, high: float, ratio: bool = True, **region: Any) 
     claimed = Region(**(region or {"above": 1}))
     middle = math.sqrt(low * high) if ratio and low > 0 else (low + high) / 2
     found = Estimate(middle, low, high, 0 if low == high else 3, "seeds", ratio)
-    return Cell(name, claimed, found, "tiny", True, ("0",))
+    return Cell(name, "lora-8", claimed, found, "tiny", True, ("0",))
 
 
 def missing(name: str) -> Cell:
-    return Cell(name, Region(above=1), None, "tiny", True, ())
+    return Cell(name, "lora-8", Region(above=1), None, "tiny", True, ())
 
 
 def finding(*found: Asked, verdict: Any = "partly", **more: Any) -> Finding:
@@ -75,8 +75,12 @@ def test_power_where_little_is_known(found: list[Cell], said: str) -> None:
 def test_cells_are_drawn_where_they_are_and_undecided_ones_are_hollow() -> None:
     plot = cells(MIXED)
     time, score = plot.figure.get_axes()
-    assert [t.get_text() for t in time.get_yticklabels()] == ["in", "out", "across"]
-    assert [t.get_text() for t in score.get_yticklabels()] == ["points"]
+    assert [t.get_text() for t in time.get_yticklabels()] == [
+        "in, lora-8",
+        "out, lora-8",
+        "across, lora-8",
+    ]
+    assert [t.get_text() for t in score.get_yticklabels()] == ["points, lora-8"]
     assert (time.get_xscale(), score.get_xscale()) == ("log", "linear")
     drawn = {tuple(map(float, line.get_xdata())): line for line in time.get_lines()}
     for each in MIXED.cells[:3]:
@@ -85,7 +89,7 @@ def test_cells_are_drawn_where_they_are_and_undecided_ones_are_hollow() -> None:
         face = to_rgb(drawn[(each.estimate.value,)].get_markerfacecolor())
         assert (face == to_rgb(THEMES["light"]["paper"])) == (each.judgement == "undecided")
     assert len(plot.table) == 4
-    assert "out: 0.69" in plot.alt
+    assert "out, lora-8: 0.69" in plot.alt
 
 
 def test_the_claimed_region_is_shaded() -> None:

@@ -19,7 +19,7 @@ from tests.claims.made import asked
 
 def cell(name: str, value: float | None, width: float = 0.1) -> Cell:
     found = None if value is None else Estimate(value, value - width, value + width, 3, "seeds")
-    return Cell(name, Region(above=0), found, "tiny", True, ())
+    return Cell(name, "lora-8", Region(above=0), found, "tiny", True, ())
 
 
 def finding(name: str, verdict: Any, *cells: Cell) -> Finding:

@@ -158,7 +158,8 @@ def choose(
     for task, there in tasks.items():
         best = max(there, key=lambda each: each.mean)
         if floors and not best.transfer:
-            noise[task] = floors.get(place(best.runs[0]), 0.0)
+            encoder, _, scored = place(best.runs[0])  # a model of several tasks was run on all
+            noise[task] = floors.get((encoder, task, scored), 0.0)
         for each in there:
             differences[each.method][task] = each.minus(best)
             methods[each.method][task] = each

@@ -62,9 +62,16 @@ def to_stop(patience: int, control: Runs = ()) -> Reach:
     Args:
         patience: Epochs.
         control: See :func:`ends`.
+
+    What is returned raises a RecordError for a run without evaluations, which trained nothing.
     """
 
     def span(run: Record) -> Span:
+        if not run.evaluations:
+            raise RecordError(
+                f"The run {run.id} of {run.experiment!r} ({run.settings.method_label}) trained "
+                "nothing that a rule could stop: name a method that trains."
+            )
         step = ends(run, patience, control).step
         return Span(min(step, run.evaluations[-1].step), step)
 

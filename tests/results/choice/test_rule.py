@@ -148,6 +148,23 @@ def test_a_difference_inside_the_noise_of_training_is_none() -> None:
     assert ranks(elsewhere)["lora"] is None
 
 
+def test_the_noise_of_a_task_holds_where_a_model_of_several_is_best() -> None:
+    scores = {"test": {"accuracy": 0.9}, "one": {"accuracy": 0.9}, "two": {"accuracy": 0.9}}
+    together = [
+        run.replaced(
+            settings=run.settings.model_copy(update={"task_options": {"of": ["one", "two"]}}),
+            metrics=run.metrics | scores,
+            example_scores=dict.fromkeys(("one", "two"), run.example_scores["test"]),
+        )
+        for run in runs("full", 0.9, "both")
+    ]
+    alone = [run for task in ("one", "two") for run in runs("lora", 0.85, task)]
+    floors = {("tiny", task, 2000): 0.06 for task in ("one", "two")}
+    for there, rank in ((floors, 1), ({}, None)):
+        found = choose([*together, *alone], [], Needs(rows=100, tasks=2, hurts=[]), floors=there)
+        assert ranks(found)["lora"] == rank
+
+
 def test_worse_on_one_task_is_enough_and_the_best_may_differ_from_task_to_task() -> None:
     records = [
         *(run for label in ("full", "lora") for run in runs(label)),
