@@ -7,6 +7,7 @@ import multiprocessing
 import random
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -269,18 +270,31 @@ def test_what_another_process_does_again_is_left_alone(experiment, tmp_path):
     assert [folder.exists() for folder in folders] == [True, False]
 
 
+def checkpoints(folder: Path) -> set[int]:
+    """When the checkpoints of the runs under way were written, in ns."""
+    written = set()
+    for path in (folder / ".peftlab" / "runs").glob("*/*.safetensors"):
+        with suppress(FileNotFoundError):  # a run that ends takes its own with it
+            written.add(path.stat().st_mtime_ns)
+    return written
+
+
 def test_a_grid_that_is_killed_ten_times_ends_like_one_that_is_not(real, undisturbed, tmp_path):
     expected, duration = what_came_out(undisturbed[0]), undisturbed[1]
     assert len(expected) == sum(cell.size() for cell in read(real).cells()) == 1 + 3 + 3
     start(real, tmp_path, "--dry-run").join(240)  # warms the server up
     moments = random.Random(7)
     in_training = 0
-    for _ in range(10):
+    for kill in range(10):
+        before = checkpoints(tmp_path)
         process = start(real, tmp_path)
-        process.join(moments.uniform(0.05, 0.35) * duration)
+        # Every other one while it trains, however fast the machine is; the others at any moment.
+        while kill % 2 and process.is_alive() and checkpoints(tmp_path) <= before:
+            time.sleep(0.005)
+        process.join(moments.uniform(0.0, 0.1) * duration)
         process.kill()
         process.join()
-        in_training += any((tmp_path / ".peftlab" / "runs").glob("*/*.safetensors"))
+        in_training += bool(checkpoints(tmp_path))
     assert in_training >= 3  # else the kills came too late to test anything
     process = start(real, tmp_path)
     process.join(240)
