@@ -26,6 +26,15 @@ from peftlab.results.records.run import Strict
 from peftlab.results.records.store import book_results
 
 FILE = "papers/claims.toml"
+Whose = Literal["text", "inferred", "summary", "count", "ours"]
+#: Whose a claim is, as tables write it.
+WHOSE: dict[Whose, str] = {
+    "text": "its text",
+    "inferred": "inferred from its text or code",
+    "summary": "summaries by others",
+    "count": "a count of its settings",
+    "ours": "our control",
+}
 #: Where a claim stands that names no section.
 TOLD = "told of the paper by summaries of others, not read in it"
 
@@ -82,14 +91,16 @@ class Claim(Strict):
     Attributes:
         id: For example ``"C1.1"``.
         paper: Key of :attr:`Ledger.papers`.
-        ours: Whether it is a control of this book, not a statement of the paper.
+        whose: Whether the text at hand says it, we infer it, a summary by others tells it, it
+            follows by counting, or it is a control of this book and no statement of the paper.
         section: Where the paper says it.
         claim: In our words.
         number: The paper's figure; empty where it is not available.
         source: Where the number comes from.
         unconfirmed: What a summary by others says about the number, where the paper's own text was
             not available; it decides nothing.
-        protocol: How it is tested.
+        protocol: How it is tested here; empty if it is not.
+        planned: How it is to be tested on a GPU, where that differs.
         confounds: What else could make the difference.
         checks: What would settle it.
         open_parts: What of the claim no check asks yet, and why: it is not reproduced before.
@@ -98,13 +109,14 @@ class Claim(Strict):
 
     id: str = Field(pattern=r"^C\d+\.\d+$")
     paper: str
-    ours: bool = False
+    whose: Whose
     section: str = ""
     claim: str = Field(min_length=1)
     number: str = ""
     source: Literal["", "paper", "code", "derived"] = ""
     unconfirmed: str = ""
-    protocol: str = Field(min_length=1)
+    protocol: str = ""
+    planned: str = ""
     confounds: str = ""
     checks: list[Check] = Field(default=[])
     open_parts: str = ""
@@ -114,6 +126,10 @@ class Claim(Strict):
     def _agrees(self) -> Claim:
         if bool(self.number) != bool(self.source):
             raise ValueError("a number has a source, and a source a number")
+        if not (self.protocol or self.planned):
+            raise ValueError("say in protocol, or planned, how it is tested")
+        if self.whose in ("text", "inferred", "count") and not self.section:
+            raise ValueError("say in section where it stands, or what it follows from")
         if not self.checks and not (self.out_of_reach or self.open_parts):
             raise ValueError("name checks, or say in open_parts or out_of_reach why there are none")
         if self.checks and all(check.beside for check in self.checks):
@@ -124,6 +140,11 @@ class Claim(Strict):
     def said(self) -> str:
         """Where the paper says it; empty for a control of ours."""
         return "" if self.ours else self.section or TOLD
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is a control of this book."""
+        return self.whose == "ours"
 
     @property
     def experiments(self) -> list[str]:

@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
 from peftlab.claims.checks import Cell
 from peftlab.claims.evidence import Evidence
 from peftlab.claims.hinges import swing
-from peftlab.claims.ledger import Ledger
-from peftlab.claims.verdicts import VERDICTS, Finding, middle
+from peftlab.claims.ledger import WHOSE, Ledger
+from peftlab.claims.summary import WORDS, counted
+from peftlab.claims.verdicts import Finding, middle
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 
 def ours(cells: Sequence[Cell]) -> str:
-    """Return the median of cells with the range of their intervals, and how many they are."""
+    """Return the median of cells with the range of their intervals, and how many they are.
+
+    Where the median itself has no bound, how many cells are inside the claimed region.
+    """
     found = middle(cells)
-    known = sum(cell.estimate is not None for cell in cells)
-    return "" if found is None else f"{found}{f', {known} cells' * (known > 1)}"
+    if found is None:
+        return ""
+    known = [cell for cell in cells if cell.estimate is not None]
+    said = f"{found}, {len(known)} cells" if known[1:] else str(found)
+    if known[1:] and not math.isfinite(found.value):
+        inside = sum(cell.judgement == "reproduced" for cell in known)
+        said += f", {inside} of them {known[0].claimed}"
+    return said
 
 
 def power(cells: Iterable[Cell]) -> str:
@@ -44,29 +54,35 @@ def power(cells: Iterable[Cell]) -> str:
 def claim_table(findings: Iterable[Finding]) -> DataFrame:
     """Return one row a claim: what the paper says, what the records say, the verdict.
 
-    Columns ``id, claim, the paper's number, verdict, decided, first asked, ours, could have shown,
-    seeds or rounds, scope, records``. ``ours`` and ``could have shown`` (see :func:`power`) are of
-    the first check, which ``first asked`` names.
+    Columns ``id``; ``whose``, see :data:`peftlab.claims.ledger.WHOSE`; ``claim``; ``the paper's
+    number``; ``verdict``; ``yes``, ``no``, ``undecided``: how many of its cells say so, of those
+    that count; ``waits for a GPU``; ``first check``, of which ``median, lowest and highest end``
+    and ``could have shown`` (see :func:`power`) are; ``seeds or rounds``, the fewest of one of its
+    cells; ``records``; ``scope``.
     """
     import pandas as pd
 
     rows = []
     for found in findings:
         claim, row, first = found.claim, found.row(), found.first
-        decided = sum(cell.judgement not in (None, "undecided") for cell in found.judged)
+        judged = Counter(WORDS[cell.judgement] for cell in found.judged)
         rows.append(
             {
                 "id": claim.id,
+                "whose": WHOSE[claim.whose],
                 "claim": claim.claim,
                 "the paper's number": claim.number,
                 "verdict": found.verdict,
-                "decided": f"{decided} of {len(found.judged)}" if found.judged else "",
-                "first asked": first.check.what if first else "",
-                "ours": ours(first.cells) if first else "",
+                "yes": judged["yes"],
+                "no": judged["no"],
+                "undecided": judged["undecided"] + judged["unrecorded"],
+                "waits for a GPU": "yes" if found.waits else "",
+                "first check": first.check.what if first else "",
+                "median, lowest and highest end": ours(first.cells) if first else "",
                 "could have shown": power(first.cells) if first else "",
                 "seeds or rounds": row["n"] or "",
-                "scope": found.scope,
                 "records": len(row["records"]) or "",
+                "scope": found.scope,
             }
         )
     return pd.DataFrame(rows)
@@ -76,7 +92,7 @@ def cell_table(found: Finding) -> DataFrame:
     """Return one row a cell of a claim: what was compared, claimed and found."""
     import pandas as pd
 
-    columns = ["what", "cell", "claimed to be", "ours", "n", "judgement"]
+    columns = ["what", "cell", "claimed to be", "found", "n", "judgement"]
     rows = [
         (
             check.what,
@@ -92,8 +108,13 @@ def cell_table(found: Finding) -> DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def hinge_table(ledger: Ledger, evidence: Evidence) -> DataFrame:
+def hinge_table(ledger: Ledger, evidence: Evidence, ids: Container[str] | None = None) -> DataFrame:
     """Return one row a hinge: a claim, what it may hang on, and what either way of asking finds.
+
+    Args:
+        ledger: Has the hinges.
+        evidence: What they are judged by.
+        ids: Claims whose hinges are wanted; None for all.
 
     Columns ``claim, may hang on, one way, finds, the other way, finds then, does it``. What a way
     finds is the median cell with the range of the intervals, and how many cells say yes, no or
@@ -102,7 +123,8 @@ def hinge_table(ledger: Ledger, evidence: Evidence) -> DataFrame:
     import pandas as pd
 
     rows = []
-    for hinge in ledger.hinges:
+    wanted = (each for each in ledger.hinges if ids is None or each.claim in ids)
+    for hinge in wanted:
         found = swing(hinge, evidence)
         turned = f": {len(found.turned)} of {len(found.one)} turn" if found.turned else ""
         rows.append(
@@ -123,23 +145,11 @@ def _found(cells: Sequence[Cell]) -> str:
     """Say what cells found, and what they say to the claim."""
     if all(cell.estimate is None for cell in cells):
         return "no record yet"
-    words = {
-        "reproduced": "yes",
-        "not reproduced": "no",
-        "undecided": "undecided",
-        None: "unrecorded",
-    }
-    said = Counter(words[cell.judgement] for cell in cells)
+    said = Counter(WORDS[cell.judgement] for cell in cells)
     counts = [
-        f"{said[word]} {word}" for word in words.values() if word != "unrecorded" or said[word]
+        f"{said[word]} {word}" for word in WORDS.values() if word != "unrecorded" or said[word]
     ]
     return f"{ours(cells)} ({', '.join(counts)})"
-
-
-def counted(findings: Iterable[Finding]) -> dict[str, int]:
-    """Return how many claims have each verdict, all verdicts named."""
-    counts = Counter(found.verdict for found in findings)
-    return {each: counts[each] for each in VERDICTS}
 
 
 def exhausted(found: Finding) -> str:

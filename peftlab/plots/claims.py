@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from peftlab.claims.ledger import WHOSE
 from peftlab.claims.tables import exhausted, power
 from peftlab.plots import page
 from peftlab.plots.page import Plot
@@ -87,7 +88,9 @@ def walk(found: Finding, commands: Sequence[str] = ()) -> Walk:
         "Where it is said:": "" if claim.ours else f"{claim.said}.",
         "The paper's number:": "" if claim.ours else f"{number}.",
         "Unconfirmed, decides nothing:": claim.unconfirmed,
+        "Whose claim it is:": f"{WHOSE[claim.whose]}.",
         "Tested here:": claim.protocol,
+        "Planned on a GPU, not run:" if found.waits else "On a GPU:": claim.planned,
         "What else could make the difference:": claim.confounds,
         "Not asked yet:": claim.open_parts or claim.out_of_reach,
         "What is left:": exhausted(found),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from peftlab import experiments
-from peftlab.claims import Evidence, Ledger
+from peftlab.claims import Evidence, Ledger, Region
 from peftlab.claims.checks import Cell
 from peftlab.claims.trained import ScoreDifference
 from peftlab.claims.verdicts import Asked
@@ -45,6 +45,7 @@ small = { minutes = 60 }
 [[claims]]
 id = "C1.1"
 paper = "one"
+whose = "summary"
 claim = "LoRA scores higher."
 protocol = "Compare."
 checks = [
@@ -74,7 +75,7 @@ def asked(*cells: Cell, what: str = "score") -> Asked:
         what=what,
         experiment="small",
         methods=["lora-8"],
-        claimed=cells[0].claimed,
+        claimed=cells[0].claimed if cells else Region(above=0),
     )
     return Asked(check, cells)
 

@@ -61,6 +61,9 @@ MISTAKES = {
         "a number has a source",
     ),
     "no check and no reason": (check(""), "name checks"),
+    "no protocol": (CLAIMS.replace('protocol = "Compare."', ""), "say in protocol, or planned"),
+    "nobody's claim": (CLAIMS.replace('whose = "summary"', ""), "whose"),
+    "a text without a place": (CLAIMS.replace('"summary"', '"text"'), "say in section where"),
     "a region without bounds": (CLAIMS.replace("{ above = 0 }", "{}"), "give equals"),
     "rows that no task has": (
         CLAIMS.replace("methods =", "rows = 30, methods ="),

@@ -225,7 +225,8 @@ def test_what_is_beside_a_claim_is_shown_and_never_counts(tmp_path):
         (found,) = findings(ledger, evidence)
         assert found.verdict == expected
         assert [cell.judgement for cell in found.cells] == [NO, NO, YES, YES]
-        assert claim_table([found])["decided"].tolist() == [f"{count} of {count}"]
+        (row,) = claim_table([found]).to_dict("records")
+        assert (row["yes"] + row["no"], row["undecided"]) == (count, 0)
     assert found.first is not None
     assert found.first.check.what == "score"
     assert found.row()["estimate"] == pytest.approx(0.2)
@@ -321,7 +322,8 @@ def test_what_has_no_bound_is_told_in_words(value, low, high, text):
     found = Estimate(value, low, high, 3, "seeds", ratio=True)
     assert str(found) == text
     cell = Cell("x", "lora-8", Region(above=1), found, "tiny", True, ())
-    assert ours([cell, cell]) == f"{text}, 2 cells"
+    inside = "" if math.isfinite(value) else f", {2 * (low > 1)} of them above 1"
+    assert ours([cell, cell]) == f"{text}, 2 cells{inside}"
 
 
 def test_the_scope_is_computed(tmp_path):

@@ -16,7 +16,13 @@ from peftlab.plots.claims import cells, check_table, walk
 from peftlab.plots.page import THEMES
 from tests.claims.made import asked
 
-CLAIM = {"id": "C1.1", "paper": "one", "claim": "It is <b>more.", "protocol": "Compare."}
+CLAIM = {
+    "id": "C1.1",
+    "paper": "one",
+    "whose": "summary",
+    "claim": "It is <b>more.",
+    "protocol": "Compare.",
+}
 
 
 def cell(name: str, low: float, high: float, ratio: bool = True, **region: Any) -> Cell:
@@ -31,7 +37,7 @@ def missing(name: str) -> Cell:
 
 
 def finding(*found: Asked, verdict: Any = "partly", **more: Any) -> Finding:
-    claim = Claim(**CLAIM, open_parts="Nothing.", **more)
+    claim = Claim(**(CLAIM | {"open_parts": "Nothing."} | more))
     return Finding(claim, verdict, ("small encoder",), found, ("small",))
 
 
@@ -135,9 +141,17 @@ def test_numbers_and_what_is_unconfirmed_are_kept_apart() -> None:
     assert page["Unconfirmed, decides nothing:"] == "85"
 
 
+def test_what_is_planned_is_not_told_as_tested() -> None:
+    page = walk(finding(MIXED.asked[0], planned="On more rows.")).words
+    assert page["On a GPU:"] == "On more rows."
+    page = walk(finding(asked(), protocol="", planned="On more rows.")).words
+    assert page["Planned on a GPU, not run:"] == "On more rows."
+    assert "Tested here:" not in page
+
+
 def test_a_claim_without_records_has_words_and_no_figure() -> None:
     none = asked(missing("none"))
-    for found in (finding(verdict="open"), finding(none, verdict="open", ours=True)):
+    for found in (finding(verdict="open"), finding(none, verdict="open", whose="ours")):
         shown = walk(found)
         assert shown.plot is None
         assert "<pre>" not in shown._repr_html_()

@@ -23,7 +23,14 @@ def cell(name: str, value: float | None, width: float = 0.1) -> Cell:
 
 
 def finding(name: str, verdict: Any, *cells: Cell) -> Finding:
-    claim = Claim(id=name, paper="one", claim="It is more.", protocol="Compare.", open_parts="No.")
+    claim = Claim(
+        id=name,
+        paper="one",
+        claim="It is more.",
+        protocol="Compare.",
+        whose="summary",
+        open_parts="No.",
+    )
     return Finding(claim, verdict, ("small encoder",), (asked(*cells),) if cells else (), ())
 
 
