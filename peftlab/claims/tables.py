@@ -25,14 +25,16 @@ def ours(cells: Sequence[Cell]) -> str:
     Where the median itself has no bound, how many cells are inside the claimed region.
     """
     found = middle(cells)
-    if found is None:
-        return ""
-    known = [cell for cell in cells if cell.estimate is not None]
-    said = f"{found}, {len(known)} cells" if known[1:] else str(found)
-    if known[1:] and not math.isfinite(found.value):
-        inside = sum(cell.judgement == "reproduced" for cell in known)
-        said += f", {inside} of them {known[0].claimed}"
-    return said
+    if found is None or math.isfinite(found.value) or not cells[1:]:
+        return _middle(cells)
+    inside = sum(cell.judgement == "reproduced" for cell in cells)
+    return f"{_middle(cells)}, {inside} of them {cells[0].claimed}"
+
+
+def _middle(cells: Sequence[Cell]) -> str:
+    found = middle(cells)
+    known = sum(cell.estimate is not None for cell in cells)
+    return "" if found is None else f"{found}{f', {known} cells' * (known > 1)}"
 
 
 def power(cells: Iterable[Cell]) -> str:
@@ -149,7 +151,7 @@ def _found(cells: Sequence[Cell]) -> str:
     counts = [
         f"{said[word]} {word}" for word in WORDS.values() if word != "unrecorded" or said[word]
     ]
-    return f"{ours(cells)} ({', '.join(counts)})"
+    return f"{_middle(cells)} ({', '.join(counts)})"
 
 
 def exhausted(found: Finding) -> str:
