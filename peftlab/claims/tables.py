@@ -58,7 +58,7 @@ def claim_table(findings: Iterable[Finding]) -> DataFrame:
 
     Columns ``id``; ``whose``, see :data:`peftlab.claims.ledger.WHOSE`; ``claim``; ``the paper's
     number``; ``verdict``; ``yes``, ``no``, ``undecided``: how many of its cells say so, of those
-    that count; ``waits for a GPU``; ``first check``, of which ``median, lowest and highest end``
+    that count; ``waits for a GPU``; ``first check``, of which ``median and ends``
     and ``could have shown`` (see :func:`power`) are; ``seeds or rounds``, the fewest of one of its
     cells; ``records``; ``scope``.
     """
@@ -80,7 +80,7 @@ def claim_table(findings: Iterable[Finding]) -> DataFrame:
                 "undecided": judged["undecided"] + judged["unrecorded"],
                 "waits for a GPU": "yes" if found.waits else "",
                 "first check": first.check.what if first else "",
-                "median, lowest and highest end": ours(first.cells) if first else "",
+                "median and ends": ours(first.cells) if first else "",
                 "could have shown": power(first.cells) if first else "",
                 "seeds or rounds": row["n"] or "",
                 "records": len(row["records"]) or "",
