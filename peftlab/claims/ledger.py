@@ -29,7 +29,7 @@ FILE = "papers/claims.toml"
 Whose = Literal["text", "inferred", "summary", "count", "ours"]
 #: Whose a claim is, as tables write it.
 WHOSE: dict[Whose, str] = {
-    "text": "its text",
+    "text": "its text, at least in part",
     "inferred": "inferred from its text or code",
     "summary": "summaries by others",
     "count": "a count of its settings",

@@ -18,7 +18,7 @@ WORDS: dict[Judgement | None, str] = {
     "reproduced": "yes",
     "not reproduced": "no",
     "undecided": "undecided",
-    None: "unrecorded",
+    None: "no record yet",
 }
 #: What the decided cells of a claim say → how :func:`in_short` puts it.
 SAID = {

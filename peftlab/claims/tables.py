@@ -24,11 +24,11 @@ def ours(cells: Sequence[Cell]) -> str:
 
     Where the median itself has no bound, how many cells are inside the claimed region.
     """
-    found = middle(cells)
-    if found is None or math.isfinite(found.value) or not cells[1:]:
+    found, known = middle(cells), [cell for cell in cells if cell.estimate is not None]
+    if found is None or math.isfinite(found.value) or not known[1:]:
         return _middle(cells)
-    inside = sum(cell.judgement == "reproduced" for cell in cells)
-    return f"{_middle(cells)}, {inside} of them {cells[0].claimed}"
+    inside = sum(cell.judgement == "reproduced" for cell in known)
+    return f"{_middle(cells)}, {inside} of them {known[0].claimed}"
 
 
 def _middle(cells: Sequence[Cell]) -> str:
@@ -58,9 +58,9 @@ def claim_table(findings: Iterable[Finding]) -> DataFrame:
 
     Columns ``id``; ``whose``, see :data:`peftlab.claims.ledger.WHOSE`; ``claim``; ``the paper's
     number``; ``verdict``; ``yes``, ``no``, ``undecided``: how many of its cells say so, of those
-    that count; ``waits for a GPU``; ``first check``, of which ``median and ends``
-    and ``could have shown`` (see :func:`power`) are; ``seeds or rounds``, the fewest of one of its
-    cells; ``records``; ``scope``.
+    that count, one without a record among the undecided; ``waits for a GPU``; ``first check``, of
+    which ``median and ends`` and ``could have shown`` (see :func:`power`) are; ``seeds or rounds``,
+    the fewest of one of its cells; ``records``; ``scope``.
     """
     import pandas as pd
 
@@ -77,7 +77,7 @@ def claim_table(findings: Iterable[Finding]) -> DataFrame:
                 "verdict": found.verdict,
                 "yes": judged["yes"],
                 "no": judged["no"],
-                "undecided": judged["undecided"] + judged["unrecorded"],
+                "undecided": judged["undecided"] + judged[WORDS[None]],
                 "waits for a GPU": "yes" if found.waits else "",
                 "first check": first.check.what if first else "",
                 "median and ends": ours(first.cells) if first else "",
@@ -148,9 +148,7 @@ def _found(cells: Sequence[Cell]) -> str:
     if all(cell.estimate is None for cell in cells):
         return "no record yet"
     said = Counter(WORDS[cell.judgement] for cell in cells)
-    counts = [
-        f"{said[word]} {word}" for word in WORDS.values() if word != "unrecorded" or said[word]
-    ]
+    counts = [f"{said[word]} {word}" for kind, word in WORDS.items() if kind or said[word]]
     return f"{_middle(cells)} ({', '.join(counts)})"
 
 

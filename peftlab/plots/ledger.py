@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from peftlab.claims.region import Judgement
+from peftlab.claims.summary import WORDS
 from peftlab.errors import RecordError
 from peftlab.plots import page
 from peftlab.plots.page import Plot
@@ -19,12 +20,12 @@ from peftlab.plots.page import Plot
 if TYPE_CHECKING:
     from peftlab.claims import Finding
 
-#: Judgement of a cell → heading, colour, hatching.
-KINDS: dict[Judgement | None, tuple[str, str, str]] = {
-    "reproduced": ("yes", "#0072b2", ""),
-    "not reproduced": ("no", "#d55e00", "///"),
-    "undecided": ("undecided", "#999999", ""),
-    None: ("no record yet", "none", ""),
+#: Judgement of a cell → colour, hatching.
+KINDS: dict[Judgement | None, tuple[str, str]] = {
+    "reproduced": ("#0072b2", ""),
+    "not reproduced": ("#d55e00", "///"),
+    "undecided": ("#999999", ""),
+    None: ("none", ""),
 }
 
 
@@ -44,18 +45,18 @@ def verdicts(findings: Sequence[Finding]) -> Plot:
     rows = []
     for found in findings:
         judged = [cell.judgement for cell in found.judged]
-        counts = {name: judged.count(kind) for kind, (name, _, _) in KINDS.items()}
+        counts = {WORDS[kind]: judged.count(kind) for kind in KINDS}
         rows.append({"id": found.claim.id, "verdict": found.verdict, "cells": len(judged)} | counts)
     waits = [found.waits and bool(found.judged) for found in findings]
     table = pd.DataFrame(rows).assign(**{"waits for a GPU": waits})
 
     def draw(figure: Figure, theme: dict[str, Any]) -> None:
         axis = figure.subplots()
-        shares = [table[name] / table["cells"].clip(lower=1) for name, _, _ in KINDS.values()]
+        shares = [table[WORDS[kind]] / table["cells"].clip(lower=1) for kind in KINDS]
         start = 0 * shares[0]
-        for share, (name, colour, hatch) in zip(shares, KINDS.values(), strict=True):
+        for share, (kind, (colour, hatch)) in zip(shares, KINDS.items(), strict=True):
             axis.barh(
-                range(len(table)), share, 0.72, start, color=colour, hatch=hatch, label=name,
+                range(len(table)), share, 0.72, start, color=colour, hatch=hatch, label=WORDS[kind],
                 edgecolor=theme["ink"], linewidth=0.6,
             )  # fmt: skip
             start = start + share
@@ -75,7 +76,7 @@ def verdicts(findings: Sequence[Finding]) -> Plot:
 
     said = "; ".join(
         f"{row['id']}, {row['verdict']}: "
-        + (", ".join(f"{row[n]} {n}" for n, _, _ in KINDS.values() if row[n]) or "no cell")
+        + (", ".join(f"{row[n]} {n}" for n in WORDS.values() if row[n]) or "no cell")
         + ", waits for a GPU" * gpu
         for row, gpu in zip(rows, waits, strict=True)
     )

@@ -72,7 +72,7 @@ def test_a_cell_without_a_record_is_not_called_undecided(tmp_path):
     seeds = tuple(("glue/mrpc", "lora-8", seed) for seed in range(3))
     fill(tmp_path, lambda task, label: HIGH if label == "lora-8" else LOW, leave_out=seeds)
     row = hinge_table(*read(tmp_path, CLAIMS + hinge())).iloc[0]
-    assert row["finds"].endswith("(1 yes, 0 no, 0 undecided, 1 unrecorded)")
+    assert row["finds"].endswith("(1 yes, 0 no, 0 undecided, 1 no record yet)")
 
 
 def test_ways_with_different_cells_are_refused(tmp_path):

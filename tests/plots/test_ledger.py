@@ -11,9 +11,10 @@ from matplotlib.container import BarContainer
 from peftlab.claims import Estimate, Finding, Region
 from peftlab.claims.checks import Cell
 from peftlab.claims.ledger import Claim
+from peftlab.claims.summary import WORDS
 from peftlab.claims.verdicts import Asked
 from peftlab.errors import RecordError
-from peftlab.plots.ledger import KINDS, verdicts
+from peftlab.plots.ledger import verdicts
 from tests.claims.made import asked
 
 
@@ -48,8 +49,8 @@ MADE = (
 
 def test_every_cell_is_counted_once() -> None:
     table = verdicts(MADE).table.set_index("id")
-    assert list(table.loc["C1.1", [name for name, _, _ in KINDS.values()]]) == [2, 1, 1, 0]
-    assert list(table.loc["C1.2", [name for name, _, _ in KINDS.values()]]) == [0, 0, 0, 2]
+    assert list(table.loc["C1.1", list(WORDS.values())]) == [2, 1, 1, 0]
+    assert list(table.loc["C1.2", list(WORDS.values())]) == [0, 0, 0, 2]
     assert list(table["cells"]) == [4, 2, 0]
 
 
